@@ -1,0 +1,2 @@
+//! From a model's URI to verified files on disk.
+pub mod failure;
