@@ -1,0 +1,1 @@
+//! The Ortolan server: one ONNX model over HTTP.
