@@ -1,2 +1,114 @@
 //! From a model's URI to verified files on disk.
+//!
+//! ```text
+//!  ModelUri ──► source (file · pvc · http) ──► digest ──► archive? unpack ──► model.yaml, labels
+//!                  Fetch                       Verify       Unpack                 │
+//!                                                                                  ▼
+//!                                                                               Package
+//! ```
+//!
+//! Inputs: a [`Request`]. Output: a [`Package`], or a [`Failure`] whose sentence names what was
+//! wrong and what to write instead. Invariants: memory does not grow with the model; nothing is
+//! written outside `cache_dir`; a file that was not fetched to its end never counts as the model;
+//! a `Package` whose request named a digest has that digest.
+
+use std::{path::PathBuf, time::Duration};
+
+pub mod config;
+pub mod digest;
 pub mod failure;
+pub mod uri;
+
+pub use config::{Channels, ImageInput, Input, Layout, ModelConfig, Output, Pipeline, Resize};
+pub use digest::Digest;
+pub use failure::{Failure, Reason};
+pub use uri::ModelUri;
+
+/// 20 GiB: larger than any ONNX model that one server is likely to hold.
+pub const DEFAULT_MAX_MODEL_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+
+/// What to obtain, and within which bounds. Make it with [`Request::new`] and set what differs.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Request {
+    /// Where the model lies.
+    pub uri: ModelUri,
+    /// What it must be; without it whatever the source holds is taken and its digest reported.
+    pub expected_digest: Option<Digest>,
+    /// Downloads and unpacked archives go here, and only here.
+    pub cache_dir: PathBuf,
+    /// `pvc://claim/path` is `pvc_root/claim/path`.
+    pub pvc_root: PathBuf,
+    /// One file for each key of the Secret: `token`, or `username` and `password`.
+    pub credentials_dir: Option<PathBuf>,
+    /// Bound for the fetched file and, apart, for all that is unpacked from it.
+    pub max_model_bytes: u64,
+}
+
+impl Request {
+    /// A request with the documented defaults.
+    #[must_use]
+    pub fn new(uri: ModelUri, cache_dir: PathBuf) -> Self {
+        Self {
+            uri,
+            expected_digest: None,
+            cache_dir,
+            pvc_root: PathBuf::from("/mnt/pvc"),
+            credentials_dir: None,
+            max_model_bytes: DEFAULT_MAX_MODEL_BYTES,
+        }
+    }
+}
+
+/// The verified model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Package {
+    /// The `.onnx` file; external data lies beside it as the model names it.
+    pub model_path: PathBuf,
+    /// Of what was fetched: the bare file, the archive, or the directory.
+    pub digest: Digest,
+    /// Size of what was fetched.
+    pub bytes: u64,
+    /// `model.yaml` with its labels; the default when there is none.
+    pub config: ModelConfig,
+    /// How long each phase took, in order: Fetch, Verify, Unpack.
+    pub timings: Vec<(Phase, Duration)>,
+}
+
+/// The steps from URI to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Bringing the bytes here. The digest of a download is computed on the way.
+    Fetch,
+    /// Reading what lies here already and comparing digests.
+    Verify,
+    /// Taking an archive apart and reading `model.yaml`.
+    Unpack,
+}
+
+impl Phase {
+    /// As it stands in `/healthz/startup` and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fetch => "Fetch",
+            Self::Verify => "Verify",
+            Self::Unpack => "Unpack",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Hears how far it is. Called from several threads, never after [`obtain`] has returned.
+pub trait Progress: Send + Sync {
+    /// A phase begins.
+    fn phase(&self, phase: Phase);
+    /// Bytes of this phase so far, and how many there will be where that is known. A download that
+    /// starts over reports a smaller number again.
+    fn bytes(&self, done: u64, total: Option<u64>);
+}
