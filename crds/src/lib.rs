@@ -1,1 +1,46 @@
-//! See the folder's name.
+//! The API of Ortolan: the types that users write, what is reported back, and the names that the
+//! operator, the chart and the tests share.
+//!
+//! ```text
+//!   InferenceService ─ spec ─ model · server · pod   → the template of a revision (revision identity)
+//!                    │      └ scaling · rollout · suspend → change nothing that runs in a pod
+//!                    └ status ─ conditions · traffic · revisions
+//! ```
+//!
+//! Two rules hold everywhere here: a field is in the API only when it works, and no field under
+//! `model`, `server` or `pod` has a schema default, for a new default would change stored objects
+//! without a new generation (the operator writes its defaults into the revision instead).
+
+mod model;
+pub mod names;
+mod pod;
+mod schema;
+mod server;
+mod service;
+mod status;
+
+pub use model::{Model, SecretReference};
+pub use pod::Pod;
+pub use server::{Accelerator, Fallback, Provider, Resources, Server, Sessions};
+pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
+pub use status::{
+    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, Traffic,
+};
+
+/// The CustomResourceDefinitions of this release, in the order in which they are applied.
+#[must_use]
+pub fn all()
+-> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>
+{
+    vec![schema::finish(
+        <InferenceService as kube::CustomResourceExt>::crd(),
+    )]
+}
+
+/// A document as YAML, ending in a newline, without a `---`.
+///
+/// # Errors
+/// When the value cannot be written as YAML, which no value of this crate does.
+pub fn to_yaml(value: &impl serde::Serialize) -> Result<String, serde_saphyr::ser_error::Error> {
+    serde_saphyr::to_string(value)
+}

@@ -1,0 +1,118 @@
+//! The `InferenceService` and the parts of its spec that change nothing inside a pod.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::{Model, Pod, Server, status::InferenceServiceStatus};
+
+/// A model and how to serve it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "serving.ortolan.dev",
+    version = "v1alpha1",
+    kind = "InferenceService",
+    plural = "inferenceservices",
+    singular = "inferenceservice",
+    shortname = "oisvc",
+    category = "all",
+    category = "ortolan",
+    namespaced,
+    status = "InferenceServiceStatus",
+    derive = "PartialEq",
+    doc = "An InferenceService serves one ONNX model: a Deployment of Ortolan's server for each revision of it, and a Service in front of the one that is ready.",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.traffic[0].revision"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.uri", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 50")
+        .message("the name is over 50 characters, and a revision adds 9 to it: choose a shorter metadata.name"),
+    validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name becomes a Service's name, so it must be a DNS-1035 label: lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit (model-v2, not model.v2 or 3d-model)"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct InferenceServiceSpec {
+    /// Which model to serve. A change makes a new revision.
+    pub model: Model,
+    /// How the model is run. A change makes a new revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+    /// Where and as what the pods run. A change makes a new revision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Pod>,
+    /// How many replicas. A change restarts nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+    /// How a new revision takes over. A change restarts nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// `true` scales the workloads to zero; nothing is deleted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+}
+
+/// How many replicas.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Scaling {
+    /// How many pods serve; 1 when absent. To stop them all write `suspend: true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self >= 1 && self <= 1000")
+            .message("write a number from 1 to 1000; to stop all pods write suspend: true"),
+    )]
+    pub min_replicas: Option<i32>,
+}
+
+/// How a new revision takes over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// `BlueGreen` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+}
+
+/// How a new revision takes over from the one that serves.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Strategy {
+    /// The new revision starts beside the old one and takes over when all its pods are ready.
+    #[default]
+    BlueGreen,
+    /// The old revision stops before the new one starts: for devices of which there are no spare ones.
+    /// Nothing serves in between.
+    Recreate,
+}
+
+impl InferenceServiceSpec {
+    /// How many pods should serve: 0 when suspended.
+    #[must_use]
+    pub fn replicas(&self) -> i32 {
+        if self.suspended() {
+            return 0;
+        }
+        self.scaling
+            .as_ref()
+            .and_then(|scaling| scaling.min_replicas)
+            .unwrap_or(1)
+    }
+
+    /// Whether the user stopped the service.
+    #[must_use]
+    pub fn suspended(&self) -> bool {
+        self.suspend.unwrap_or(false)
+    }
+
+    /// The strategy, with the operator's default.
+    #[must_use]
+    pub fn strategy(&self) -> Strategy {
+        self.rollout
+            .as_ref()
+            .and_then(|rollout| rollout.strategy)
+            .unwrap_or_default()
+    }
+}
