@@ -12,7 +12,11 @@ use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use crate::failure::{Failure, Reason};
+use crate::{
+    disk,
+    failure::{Failure, Reason},
+    tree,
+};
 
 /// The file's name, beside the model.
 pub const FILE: &str = "model.yaml";
@@ -169,12 +173,19 @@ struct RawOutput {
     top_k: Option<usize>,
 }
 
-/// Reads `model.yaml` and the labels it names. `base` is the folder that a labels path starts
-/// from: the one that `model.yaml` lies in. Blocking.
-pub(crate) fn load(file: &Path) -> Result<ModelConfig, Failure> {
+/// Reads `model.yaml` and the labels it names; a labels path starts from the folder that `model.yaml` lies in. Neither may lead out of `root`. Blocking.
+pub(crate) fn load(file: &Path, root: Option<&Path>) -> Result<ModelConfig, Failure> {
+    let root = match root {
+        Some(root) => Some(
+            root.canonicalize()
+                .map_err(|e| disk::failure("read", root, &e))?,
+        ),
+        None => None,
+    };
+    tree::confined(file, root.as_deref())?;
     let text = read_text(file, MAX_CONFIG_BYTES)?;
     let base = file.parent().unwrap_or(Path::new("."));
-    parse(&text, |labels| read_labels(base, labels))
+    parse(&text, |labels| read_labels(base, labels, root.as_deref()))
 }
 
 /// Checks the text of a `model.yaml`; `labels` reads the file that it names.
@@ -265,7 +276,7 @@ fn check_output(
     })
 }
 
-fn read_labels(base: &Path, name: &str) -> Result<Vec<String>, Failure> {
+fn read_labels(base: &Path, name: &str, root: Option<&Path>) -> Result<Vec<String>, Failure> {
     let plain = !name.is_empty()
         && Path::new(name)
             .components()
@@ -278,6 +289,7 @@ fn read_labels(base: &Path, name: &str) -> Result<Vec<String>, Failure> {
     }
     let path = base.join(name);
     let text = read_text(&path, MAX_LABELS_BYTES)?;
+    tree::confined(&path, root)?;
     parse_labels(name, &text)
 }
 

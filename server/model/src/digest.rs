@@ -81,8 +81,11 @@ impl Hasher {
     }
 }
 
-/// Digest and size of a file, read once with constant memory. `seen` hears the bytes read so far.
-pub(crate) fn of_file(path: &Path, mut seen: impl FnMut(u64)) -> std::io::Result<(Digest, u64)> {
+/// Digest and size of a file, read once with constant memory. `seen` hears of each piece and may stop it.
+pub(crate) fn of_file(
+    path: &Path,
+    mut seen: impl FnMut(u64) -> std::io::Result<()>,
+) -> std::io::Result<(Digest, u64)> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::default();
     // 256 KiB: large enough that the system call does not count beside SHA-256 itself.
@@ -95,7 +98,7 @@ pub(crate) fn of_file(path: &Path, mut seen: impl FnMut(u64)) -> std::io::Result
         }
         hasher.update(&buffer[..n]);
         total += n as u64;
-        seen(total);
+        seen(n as u64)?;
     }
 }
 

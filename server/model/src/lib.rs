@@ -14,14 +14,24 @@
 
 use std::{path::PathBuf, time::Duration};
 
+mod archive;
+mod cache;
 pub mod config;
 pub mod digest;
+mod disk;
 pub mod failure;
+mod layout;
+mod obtain;
+mod sniff;
+mod source;
+mod task;
+mod tree;
 pub mod uri;
 
 pub use config::{Channels, ImageInput, Input, Layout, ModelConfig, Output, Pipeline, Resize};
 pub use digest::Digest;
 pub use failure::{Failure, Reason};
+pub use obtain::obtain;
 pub use uri::ModelUri;
 
 /// 20 GiB: larger than any ONNX model that one server is likely to hold.
@@ -104,7 +114,7 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// Hears how far it is. Called from several threads, never after [`obtain`] has returned.
+/// Hears how far it is. Called by the task that awaits [`obtain`].
 pub trait Progress: Send + Sync {
     /// A phase begins.
     fn phase(&self, phase: Phase);
