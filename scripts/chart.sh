@@ -3,7 +3,8 @@
 #   scripts/chart.sh check     lint, goldens, schema, RBAC, values table, CRD copy, package: fails with what to do
 #   scripts/chart.sh bless     writes the goldens (charts/tests/golden) and the values table of the chart's README
 #   scripts/chart.sh package   packs the chart into $ORTOLAN_CACHE/charts
-#   scripts/chart.sh lifecycle KUBECONFIG   installs, upgrades and uninstalls on a real API server without Ortolan (charts/tests/lifecycle.sh)
+#   scripts/chart.sh lifecycle [KUBECONFIG]   installs, upgrades and uninstalls on a real API server (charts/tests/lifecycle.sh): the cluster
+#                              of that file, which must not hold Ortolan, else an API server of its own that is gone afterwards
 # Helm: ORTOLAN_HELM, else the one on the PATH, else the one of the test cluster's programs. Version 4.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -146,16 +147,30 @@ check() {
   log "The chart is in order: $(echo "$CASES" | wc -w) goldens, schema, RBAC, values, CRD copy, package."
 }
 
-find_helm
+# A real API server and etcd of our own, on ports of their own; no root and no node are needed.
+own_api_server() {
+  "$REPO/e2e/cluster/up" chart --control-plane-only --index 7 > /dev/null
+  trap 'end_lifecycle; "$REPO/e2e/cluster/down" chart --index 7' EXIT
+  export KUBECONFIG=$ORTOLAN_CACHE/cluster/run/chart/admin.kubeconfig
+}
+end_lifecycle() { if declare -F clean_up > /dev/null; then clean_up; fi; rm -rf "$WORK"; }
+
+lifecycle_on() {
+  trap end_lifecycle EXIT
+  if [ -z "${1:-}" ]; then own_api_server
+  elif [ -r "$1" ]; then export KUBECONFIG=$1
+  else die "$1 is no kubeconfig that can be read."
+  fi
+  find_helm
+  # shellcheck source=charts/tests/lifecycle.sh
+  . "$TESTS/lifecycle.sh"
+  lifecycle
+}
+
 case ${1:-} in
-  check) check ;;
-  bless) goldens bless; values_table bless; [ "$FAILED" = 0 ] || exit 1 ;;
-  package) package "$ORTOLAN_CACHE/charts" ;;
-  lifecycle)
-    [ -r "${2:-}" ] || die "Usage: scripts/chart.sh lifecycle KUBECONFIG (a file: the current one is never taken by accident)"
-    export KUBECONFIG=$2
-    # shellcheck source=charts/tests/lifecycle.sh
-    . "$TESTS/lifecycle.sh"
-    lifecycle ;;
-  *) die "Usage: scripts/chart.sh check|bless|package|lifecycle KUBECONFIG" ;;
+  check) find_helm; check ;;
+  bless) find_helm; goldens bless; values_table bless; [ "$FAILED" = 0 ] || exit 1 ;;
+  package) find_helm; package "$ORTOLAN_CACHE/charts" ;;
+  lifecycle) lifecycle_on "${2:-}" ;;
+  *) die "Usage: scripts/chart.sh check|bless|package|lifecycle [KUBECONFIG]" ;;
 esac

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The chart's life on a real API server (no node is needed): sourced by `scripts/chart.sh lifecycle KUBECONFIG`, which has set HELM, KUBECTL,
+# The chart's life on a real API server (no node is needed): sourced by `scripts/chart.sh lifecycle`, which has set HELM, KUBECTL,
 # CHART and WORK. The CRD belongs to the whole cluster, so it must not be there at the start; it is removed at the end, with all namespaces.
 #
 # Each test is a function whose name is the sentence that it proves. `expect WORDS COMMAND…` and `say_no WORDS COMMAND…` are the assertions.
@@ -7,6 +7,8 @@
 CRD=inferenceservices.serving.ortolan.dev
 PREFIX=ortolan-chart-$$
 RELEASES=$WORK/releases
+: > "$RELEASES"
+MINE=''   # set once the cluster is known to be without Ortolan: from then on the CRD in it is ours to remove
 
 helm() { "$HELM" "$@"; }
 kubectl() { "$KUBECTL" "$@"; }
@@ -181,16 +183,16 @@ remove_releases() {
 
 clean_up() {
   local letter
+  [ -n "$MINE" ] || return 0
   remove_releases
   remove_crd || true
   kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
 }
 
 lifecycle() {
-  : > "$RELEASES"
   kubectl version > /dev/null || die "The API server of $KUBECONFIG does not answer."
   if kubectl get crd "$CRD" > /dev/null 2>&1; then die "The CRD $CRD is in the cluster already: use a cluster without Ortolan, the test removes it."; fi
-  trap 'clean_up; rm -rf "$WORK"' EXIT
+  MINE=yes
   for TEST in \
     install_upgrade_and_uninstall_leave_only_the_crd_and_its_services \
     another_name_and_namespace_takes_the_kept_crd_over_without_a_flag \
