@@ -58,6 +58,9 @@ cat > Corefile <<C
   kubernetes cluster.local in-addr.arpa {
     kubeconfig $R/coredns.kubeconfig
   }
+  template ANY ANY {
+    rcode NXDOMAIN
+  }
 }
 C
 # The kubelet's root cgroup has to exist in every controller.
