@@ -136,6 +136,26 @@ the_operator_may_do_its_work_and_nothing_else() {
   expect 'uninstalled' uninstall ortolan e
 }
 
+people_read_or_write_by_their_role() {
+  local role person
+  namespace i
+  expect 'is installed' install ortolan i || return 1
+  for role in view edit admin; do
+    kubectl create rolebinding "$role" --clusterrole="ortolan-$role" --user="$role" -n "$PREFIX-i" > /dev/null
+    equal "$(kubectl get clusterrole "ortolan-$role" -o "jsonpath={.metadata.labels.rbac\.authorization\.k8s\.io/aggregate-to-$role}")" true "aggregation to $role" || return 1
+  done
+  for person in view edit admin; do person yes "$person" list inferenceservices && person no "$person" patch inferenceservices --subresource=status || return 1; done
+  person no view create inferenceservices && person no view delete inferenceservices &&
+    person yes edit create inferenceservices && person yes edit delete inferenceservices && person yes admin patch inferenceservices || return 1
+  expect 'uninstalled' uninstall ortolan i
+}
+# person yes|no WHO VERB RESOURCE [OPTION...]
+person() {
+  local want=$1 who=$2 got; shift 2
+  got=$(kubectl auth can-i "$@" -n "$PREFIX-i" --as "$who" 2>/dev/null) || true
+  [ "$got" = "$want" ] || fail "$who: $* is “$got”, must be “$want”"
+}
+
 a_crd_that_is_not_of_helm_is_left_alone_and_an_old_one_is_refused() {
   remove_crd; namespace f
   kubectl apply --server-side -f "$CHART/files/crds/inferenceservices.yaml" > /dev/null
@@ -186,7 +206,7 @@ clean_up() {
   [ -n "$MINE" ] || return 0
   remove_releases
   remove_crd || true
-  kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
+  kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h i team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
 }
 
 lifecycle() {
@@ -198,6 +218,7 @@ lifecycle() {
     another_name_and_namespace_takes_the_kept_crd_over_without_a_flag \
     two_namespaced_installs_share_the_crd \
     the_operator_may_do_its_work_and_nothing_else \
+    people_read_or_write_by_their_role \
     a_crd_that_is_not_of_helm_is_left_alone_and_an_old_one_is_refused \
     a_release_that_made_the_crd_removes_it_with_keep_false \
     applying_the_rendered_yaml_twice_changes_nothing
