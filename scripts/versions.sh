@@ -20,3 +20,9 @@ CARGO_DENY_VERSION=0.20.2
 # The base of the images where no registry is at hand: Debian's own packages, extracted.
 BASE_SUITE=bookworm
 BASE_PACKAGES=libc6,libgcc-s1,libstdc++6,ca-certificates
+
+# ONNX Runtime: the library of its PyPI wheel.
+ONNXRUNTIME_VERSION=1.31.1
+ONNXRUNTIME_PYTHON=3.12
+ONNXRUNTIME_SHA256_x86_64=1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536
+ONNXRUNTIME_SHA256_aarch64=0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc
