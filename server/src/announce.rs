@@ -1,0 +1,113 @@
+//! What a person at a terminal wants to know once the model is ready: what was found, what to try.
+
+use std::net::SocketAddr;
+
+use crate::{
+    app::{App, Serving},
+    dtype::DataType,
+    options::{LogFormat, Options},
+    signature::{TensorSpec, show_shape},
+};
+
+/// Says that the model is ready; at a terminal's log format with all that was found.
+pub fn ready(options: &Options, app: &App) {
+    let Some(serving) = app.serving.get() else {
+        return;
+    };
+    let seconds = app.startup.elapsed().as_secs_f64();
+    tracing::info!(
+        model = app.name,
+        version = app.version,
+        digest = %serving.digest,
+        provider = serving.engine.active.as_str(),
+        sessions = serving.sessions,
+        threads = serving.threads,
+        "ready after {seconds:.3} s"
+    );
+    if options.log_format == LogFormat::Text {
+        eprintln!("{}", summary(options.http, app, serving));
+    }
+}
+
+fn summary(address: SocketAddr, app: &App, serving: &Serving) -> String {
+    let signature = &serving.engine.signature;
+    let requested = serving.requested.as_str();
+    let active = serving.engine.active.as_str();
+    let provider = if requested == active {
+        active.to_owned()
+    } else {
+        format!("{active} (asked for {requested})")
+    };
+    let mut lines = vec![format!(
+        "\n  model     {} version {}",
+        app.name, app.version
+    )];
+    lines.extend(tensors("input", &signature.inputs));
+    lines.extend(tensors("output", &signature.outputs));
+    lines.push(format!("  opset     {}", signature.opset));
+    let batch = if signature.is_batchable() {
+        "yes, the first dimension is free"
+    } else {
+        "no"
+    };
+    lines.push(format!("  batches   {batch}"));
+    lines.push(format!("  provider  {provider}"));
+    lines.push(format!(
+        "  sessions  {}, {} thread(s) each",
+        serving.sessions, serving.threads
+    ));
+    lines.push(format!("  address   http://{address}"));
+    lines.push(format!("\n  Try:  {}\n", example(address, app, serving)));
+    lines.join("\n")
+}
+
+fn tensors(what: &str, specs: &[TensorSpec]) -> Vec<String> {
+    let line = |spec: &TensorSpec| {
+        format!(
+            "  {what:<8}  {} {} {}",
+            spec.name,
+            spec.datatype,
+            show_shape(&spec.shape)
+        )
+    };
+    specs.iter().map(line).collect()
+}
+
+/// A curl line that works as it stands: small tensors written out, else the model's metadata.
+fn example(address: SocketAddr, app: &App, serving: &Serving) -> String {
+    let base = format!("http://{address}");
+    if serving.pipeline.is_some() {
+        return format!("curl --data-binary @photo.jpg {base}/predict/{}", app.name);
+    }
+    let inputs: Option<Vec<String>> = serving.engine.signature.inputs.iter().map(zeros).collect();
+    match inputs {
+        Some(inputs) => format!(
+            "curl -d '{{\"inputs\":[{}]}}' {base}/v2/models/{}/infer",
+            inputs.join(","),
+            app.name
+        ),
+        None => format!("curl {base}/v2/models/{}", app.name),
+    }
+}
+
+/// A zero tensor as JSON, if it is short enough for a line.
+fn zeros(spec: &TensorSpec) -> Option<String> {
+    let shape: Vec<i64> = spec
+        .shape
+        .iter()
+        .map(|dim| if *dim < 0 { 1 } else { *dim })
+        .collect();
+    let count = crate::tensor::element_count(&shape).filter(|count| *count <= 16)?;
+    let element = match spec.datatype {
+        DataType::Bool => "false",
+        DataType::Bytes => "\"\"",
+        _ => "0",
+    };
+    Some(format!(
+        "{{\"name\":\"{}\",\"datatype\":\"{}\",\"shape\":{},\"data\":[{}]}}",
+        spec.name,
+        spec.datatype,
+        show_shape(&shape),
+        vec![element; count].join(",")
+    ))
+}

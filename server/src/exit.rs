@@ -1,0 +1,39 @@
+//! How the process ends: one log line, the same line in the termination log, the documented code.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use ortolan_model::failure::Failure;
+
+/// Kubernetes reads a container's last words here.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Kubernetes keeps 4096 bytes of a termination message.
+const MAX_MESSAGE: usize = 4000;
+
+/// Where the last error goes, if anywhere.
+#[must_use]
+pub fn termination_log(chosen: Option<&Path>) -> Option<PathBuf> {
+    match chosen {
+        Some(path) => Some(path.to_path_buf()),
+        None => Some(PathBuf::from(TERMINATION_LOG)).filter(|path| path.exists()),
+    }
+}
+
+/// Says the failure to the log and the termination log; gives the process's exit code.
+#[must_use]
+pub fn fail(failure: &Failure, log: Option<&Path>) -> ExitCode {
+    let line = failure.to_string();
+    tracing::error!(exit_code = failure.reason.exit_code(), "{line}");
+    if let Some(path) = termination_log(log) {
+        let end = line.floor_char_boundary(MAX_MESSAGE);
+        if let Err(error) = std::fs::write(&path, &line[..end]) {
+            tracing::warn!(
+                "cannot write the termination log {}: {error}",
+                path.display()
+            );
+        }
+    }
+    ExitCode::from(failure.reason.exit_code())
+}

@@ -1,0 +1,85 @@
+//! Reads a request's body within bounds: of bytes (413) and of time between two parts (408).
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::StatusCode;
+use http_body_util::BodyExt;
+
+use super::error::ApiError;
+
+/// A client that sends nothing for so long has gone.
+const STALL: Duration = Duration::from_secs(30);
+/// What of an oversized body is read and thrown away before the answer: a client that still writes would
+/// see a reset connection instead of the sentence.
+const DISCARD: usize = 1 << 30;
+
+/// The whole body.
+pub async fn read(mut body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+    use http_body::Body as _;
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        discard(&mut body).await;
+        return Err(too_large(Some(announced), limit));
+    }
+    let Some(first) = part(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() as u64 >= announced && body.is_end_stream() && first.len() <= limit {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity((announced as usize).max(first.len()));
+    let mut next = Some(first);
+    while let Some(bytes) = next {
+        if whole.len() + bytes.len() > limit {
+            discard(&mut body).await;
+            return Err(too_large(None, limit));
+        }
+        whole.extend_from_slice(&bytes);
+        next = part(&mut body).await?;
+    }
+    Ok(whole.freeze())
+}
+
+async fn part(body: &mut axum::body::Body) -> Result<Option<Bytes>, ApiError> {
+    loop {
+        let frame = tokio::time::timeout(STALL, body.frame())
+            .await
+            .map_err(|_| {
+                ApiError::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    format!("nothing of the body came for {} seconds", STALL.as_secs()),
+                )
+            })?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => return Err(ApiError::bad(format!("the body broke off: {error}"))),
+            // Trailers carry nothing for us.
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+async fn discard(body: &mut axum::body::Body) {
+    let mut left = DISCARD;
+    while let Ok(Some(bytes)) = part(body).await {
+        if bytes.len() > left {
+            return;
+        }
+        left -= bytes.len();
+    }
+}
+
+fn too_large(announced: Option<u64>, limit: usize) -> ApiError {
+    let size = announced.map_or_else(String::new, |bytes| format!(" of {bytes} bytes"));
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!(
+            "the body{size} is larger than {limit} bytes; the server's --max-body-bytes sets this limit"
+        ),
+    )
+}

@@ -1,0 +1,138 @@
+//! Connections: every limit is set here, and the drain ends here.
+//!
+//! Invariants: half a request's head never holds a connection for longer than [`HEAD`]; while the
+//! app drains, every answer closes its connection; once `close` fires, no connection is taken, idle
+//! ones are closed and busy ones finish their answer.
+
+use std::{
+    convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
+
+use axum::{Router, response::IntoResponse};
+use futures::FutureExt;
+use http::{HeaderValue, Request, Response, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use ortolan_model::{Failure, Reason};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+use tower::ServiceExt;
+
+use super::error::ApiError;
+use crate::app::App;
+
+/// For the head of a request, and so for an idle connection too. Pools of common clients keep theirs for 60 s
+/// (Python, Java) to 90 s (Go, Rust); ours must not be the shorter one by a hair, and must end.
+const HEAD: Duration = Duration::from_secs(120);
+/// Ours and our clients' headers are few.
+const MAX_HEADERS: usize = 100;
+/// When no file handle is left, taking a connection fails until one is closed.
+const OUT_OF_HANDLES: Duration = Duration::from_millis(50);
+
+/// Takes the address.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another process listens there; choose another with --http"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose another with --http"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address; choose another with --http"
+            }
+            _ => "choose another with --http",
+        };
+        Failure::new(
+            Reason::PortInUse,
+            format!("cannot listen on {address}: {error}; {why}"),
+        )
+    })
+}
+
+/// Serves until `close` fires and every connection has ended.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    app: Arc<App>,
+    mut close: oneshot::Receiver<()>,
+) {
+    let graceful = GracefulShutdown::new();
+    let accept = |accepted: std::io::Result<(TcpStream, SocketAddr)>| match accepted {
+        Ok((stream, _)) => {
+            connection(stream, &router, &app, &graceful);
+            true
+        }
+        Err(error) => {
+            tracing::warn!("cannot take a connection: {error}");
+            false
+        }
+    };
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                if !accept(accepted) {
+                    tokio::time::sleep(OUT_OF_HANDLES).await;
+                }
+            }
+            _ = &mut close => break,
+        }
+    }
+    // What the kernel has taken for us already would be reset with the port.
+    while let Some(accepted) = listener.accept().now_or_never() {
+        if !accept(accepted) {
+            break;
+        }
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+fn connection(stream: TcpStream, router: &Router, app: &Arc<App>, graceful: &GracefulShutdown) {
+    // An answer leaves at once: it is written in one piece.
+    let _ = stream.set_nodelay(true);
+    let (router, app) = (router.clone(), Arc::clone(app));
+    let service = service_fn(move |request| answer(router.clone(), Arc::clone(&app), request));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    let watched = graceful.watch(connection);
+    tokio::spawn(async move {
+        // A client that breaks off is its own affair.
+        if let Err(error) = watched.await {
+            tracing::debug!("connection: {error}");
+        }
+    });
+}
+
+async fn answer(
+    router: Router,
+    app: Arc<App>,
+    request: Request<Incoming>,
+) -> Result<Response<axum::body::Body>, Infallible> {
+    let answered = AssertUnwindSafe(router.oneshot(request))
+        .catch_unwind()
+        .await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => {
+            tracing::error!("a request panicked; this is a bug in the server");
+            ApiError::internal("the request panicked; this is a bug in the server").into_response()
+        }
+    };
+    if app.is_draining() {
+        response
+            .headers_mut()
+            .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}

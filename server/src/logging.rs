@@ -1,0 +1,27 @@
+//! Log lines on stderr, for people or as JSON. `ORTOLAN_LOG` (or `RUST_LOG`) filters them.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::options::LogFormat;
+
+/// ONNX Runtime says at `info` what it optimises, node by node: only its warnings are for users.
+const DEFAULT: &str = "info,ort=error";
+
+/// Starts logging. A second call changes nothing.
+pub fn start(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("ORTOLAN_LOG")
+        .or_else(|_| EnvFilter::try_from_default_env())
+        .unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // An error only says that a subscriber is there already, as in tests.
+    let _ = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}

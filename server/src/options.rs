@@ -1,0 +1,265 @@
+//! The command line. Each option can also be given as the environment variable `ORTOLAN_<NAME>`;
+//! the command line wins. Values that clap cannot judge are checked where they are used.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Parser, ValueEnum};
+
+/// Serves one ONNX model over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "ortolan-server", version, max_term_width = 100)]
+pub struct Options {
+    /// The model: a path, file://, http(s):// or pvc://CLAIM/PATH; a bare .onnx or an archive
+    /// (.tar, .tar.gz, .tgz, .tar.zst, .zip) of one .onnx with its model.yaml and labels.
+    #[arg(value_name = "MODEL_URI", env = "ORTOLAN_MODEL_URI")]
+    pub uri: String,
+
+    /// The model's name in URLs and metrics, of a-z 0-9 . _ - [default: from the URI's file name].
+    #[arg(long, env = "ORTOLAN_NAME")]
+    pub name: Option<String>,
+
+    /// The model's version in URLs and metrics.
+    #[arg(
+        long,
+        value_name = "V",
+        default_value = "1",
+        env = "ORTOLAN_MODEL_VERSION"
+    )]
+    pub model_version: String,
+
+    /// Serve only a file with this digest, sha256:HEX.
+    #[arg(long, value_name = "DIGEST", env = "ORTOLAN_DIGEST")]
+    pub digest: Option<String>,
+
+    /// A file that may hold the expected digest; when it is missing or empty nothing is expected.
+    #[arg(long, value_name = "PATH", env = "ORTOLAN_RECORDED_DIGEST_FILE")]
+    pub recorded_digest_file: Option<PathBuf>,
+
+    /// The address to listen on.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8080",
+        env = "ORTOLAN_HTTP"
+    )]
+    pub http: SocketAddr,
+
+    /// How many sessions run beside each other; auto takes the container's CPU quota.
+    #[arg(
+        long,
+        value_name = "auto|N",
+        default_value = "auto",
+        env = "ORTOLAN_SESSIONS"
+    )]
+    pub sessions: Sessions,
+
+    /// Threads inside one session.
+    #[arg(long, value_name = "N", default_value = "1", env = "ORTOLAN_THREADS")]
+    pub threads: NonZeroUsize,
+
+    /// Requests that may wait for a session; one more is answered 503.
+    #[arg(long, value_name = "N", default_value = "256", env = "ORTOLAN_QUEUE")]
+    pub queue: NonZeroUsize,
+
+    /// Where the model runs.
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value = "CPU",
+        env = "ORTOLAN_PROVIDER"
+    )]
+    pub provider: Provider,
+
+    /// What to do when the provider does not load: refuse to serve, or serve on the CPU.
+    #[arg(long, value_enum, default_value = "fail", env = "ORTOLAN_FALLBACK")]
+    pub fallback: Fallback,
+
+    /// Scratch space for downloads [default: the user's cache directory].
+    #[arg(long, value_name = "DIR", env = "ORTOLAN_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+
+    /// Where claims are mounted: pvc://claim/a/b is read from DIR/claim/a/b.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/mnt/pvc",
+        env = "ORTOLAN_PVC_ROOT"
+    )]
+    pub pvc_root: PathBuf,
+
+    /// A directory with one file per key: username and password, or token.
+    #[arg(long, value_name = "DIR", env = "ORTOLAN_CREDENTIALS_DIR")]
+    pub credentials_dir: Option<PathBuf>,
+
+    /// Refuse a model that is larger, in bytes, fetched or unpacked [default: 20 GiB].
+    #[arg(
+        long, value_name = "N", default_value_t = 20 << 30,
+        hide_default_value = true, env = "ORTOLAN_MAX_MODEL_BYTES"
+    )]
+    pub max_model_bytes: u64,
+
+    /// Refuse a request whose body is larger, in bytes [default: 64 MiB].
+    #[arg(
+        long, value_name = "N", default_value_t = 64 << 20,
+        hide_default_value = true, env = "ORTOLAN_MAX_BODY_BYTES"
+    )]
+    pub max_body_bytes: usize,
+
+    /// How long to serve on after SIGTERM before the port is closed.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration, env = "ORTOLAN_DRAIN_DELAY")]
+    pub drain_delay: Duration,
+
+    /// How long queued requests may take after that.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, env = "ORTOLAN_GRACE")]
+    pub grace: Duration,
+
+    /// Where to write the last error [default: /dev/termination-log when it exists].
+    #[arg(long, value_name = "PATH", env = "ORTOLAN_TERMINATION_LOG")]
+    pub termination_log: Option<PathBuf>,
+
+    /// How to write log lines.
+    #[arg(long, value_enum, default_value = "text", env = "ORTOLAN_LOG_FORMAT")]
+    pub log_format: LogFormat,
+
+    /// ONNX Runtime's library [default: searched beside the binary, in ../lib, /opt/ortolan/lib and
+    /// the cache].
+    #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+}
+
+/// How many sessions to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// As many as the container's CPU quota allows.
+    Auto,
+    /// Exactly so many.
+    Exactly(NonZeroUsize),
+}
+
+impl FromStr for Sessions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse::<NonZeroUsize>() {
+            Ok(n) if n.get() <= 1024 => Ok(Self::Exactly(n)),
+            _ => Err("write auto, or a number from 1 to 1024".to_owned()),
+        }
+    }
+}
+
+/// ONNX Runtime's execution providers that a user can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "verbatim")]
+pub enum Provider {
+    /// The processor.
+    CPU,
+    /// NVIDIA, through CUDA.
+    CUDA,
+    /// NVIDIA, through TensorRT.
+    TensorRT,
+    /// Intel, through OpenVINO.
+    OpenVINO,
+    /// AMD, through ROCm.
+    ROCm,
+}
+
+impl Provider {
+    /// As users write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CPU => "CPU",
+            Self::CUDA => "CUDA",
+            Self::TensorRT => "TensorRT",
+            Self::OpenVINO => "OpenVINO",
+            Self::ROCm => "ROCm",
+        }
+    }
+}
+
+/// What to do without the provider that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fallback {
+    /// Refuse to serve: exit code 16.
+    Fail,
+    /// Serve on the CPU and say so.
+    Allow,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `5s`, `250ms`, `2m`, `0`, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[digits.len()..];
+    let number: f64 = digits
+        .parse()
+        .map_err(|_| format!("{text:?} is no time: write for instance 5s, 250ms or 2m"))?;
+    let seconds = match unit {
+        "" | "s" => number,
+        "ms" => number / 1e3,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(format!("{unit:?} is no unit of time: write ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is no length of time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_and_without_a_unit() {
+        for (text, millis) in [
+            ("5s", 5000),
+            ("250ms", 250),
+            ("2m", 120_000),
+            ("0", 0),
+            ("1.5", 1500),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+        for text in ["", "s", "5 s", "-1s", "5d", "1e400"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_auto_or_a_number_that_is_not_zero() {
+        assert_eq!("auto".parse(), Ok(Sessions::Auto));
+        assert_eq!(
+            "3".parse(),
+            Ok(Sessions::Exactly(NonZeroUsize::new(3).unwrap()))
+        );
+        for text in ["0", "-1", "all", "", "5000"] {
+            assert!(text.parse::<Sessions>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn providers_are_read_in_any_case() {
+        let options =
+            Options::try_parse_from(["ortolan-server", "m.onnx", "--provider", "cuda"]).unwrap();
+        assert_eq!(options.provider, Provider::CUDA);
+        assert_eq!(options.drain_delay, Duration::from_secs(5));
+        assert!(
+            Options::try_parse_from(["ortolan-server", "m.onnx", "--provider", "TPU"]).is_err()
+        );
+    }
+}

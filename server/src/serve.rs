@@ -1,0 +1,245 @@
+//! A server's life: listen → fetch → load → warm up → serve → drain.
+//!
+//! Inputs: options. Output: `Ok` after a drain, else the failure that the process ends with. The
+//! port is open from the start: live at once, ready when the model is warm.
+
+use std::{path::Path, path::PathBuf, sync::Arc, time::Instant};
+
+use ortolan_model::{Digest, Failure, ModelUri, Package, Reason, Request};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+
+use crate::{
+    announce,
+    app::{App, Serving},
+    cpu,
+    engine::{Engine, Plan, warm_up_inputs},
+    http::{self, listen},
+    options::{Options, Sessions},
+    pipeline,
+    runtime::{self, Recipe},
+    signals::{Signal, Signals},
+};
+
+/// After runs were told to stop, their clients still get an answer.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Serves until a signal, then drains.
+pub async fn serve(options: Options) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let uri: ModelUri = options.uri.parse()?;
+    let name = model_name(&options, &uri)?;
+    let listener = listen::bind(options.http).await?;
+    let app = Arc::new(App::new(
+        name,
+        options.model_version.clone(),
+        options.max_body_bytes,
+    ));
+    let (close, closed) = tokio::sync::oneshot::channel();
+    let router = http::router(Arc::clone(&app));
+    let connections = tokio::spawn(listen::serve(listener, router, Arc::clone(&app), closed));
+    tracing::info!("listening on http://{}, loading {uri}", options.http);
+    tokio::select! {
+        loaded = load(&options, uri, &app) => loaded?,
+        signal = signals.next() => {
+            tracing::info!("{signal} before the model was ready: nothing to drain");
+            return Ok(());
+        }
+    }
+    announce::ready(&options, &app);
+    let signal = signals.next().await;
+    drain(&options, &app, signal, &mut signals, close, connections).await;
+    Ok(())
+}
+
+fn model_name(options: &Options, uri: &ModelUri) -> Result<String, Failure> {
+    let name = options.name.clone().unwrap_or_else(|| uri.default_name());
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+    for (what, text) in [
+        ("model's name", &name),
+        ("model's version", &options.model_version),
+    ] {
+        let fits = !text.is_empty() && text.len() <= 253;
+        if !fits
+            || (what == "model's name" && !text.chars().all(is_allowed))
+            || text.contains(['/', ':'])
+        {
+            return Err(Failure::new(
+                Reason::InvalidConfig,
+                format!(
+                    "the {what} {text:?} does not fit into a URL; write 1 to 253 of a-z 0-9 . _ -"
+                ),
+            ));
+        }
+    }
+    Ok(name)
+}
+
+/// From the URI to a warm model.
+async fn load(options: &Options, uri: ModelUri, app: &Arc<App>) -> Result<(), Failure> {
+    let mut request = Request::new(uri, cache_dir(options)?);
+    request.expected_digest = expected_digest(options)?;
+    request.pvc_root.clone_from(&options.pvc_root);
+    request.credentials_dir.clone_from(&options.credentials_dir);
+    request.max_model_bytes = options.max_model_bytes;
+    // The library is mapped while the model is fetched.
+    let library = options.onnxruntime.clone();
+    let started = spawn_blocking(move || runtime::start(library.as_deref()));
+    let package = ortolan_model::obtain(&request, &*app.startup).await?;
+    for (phase, took) in &package.timings {
+        app.startup.done(phase.as_str(), *took);
+    }
+    let (environment, library) = started.await.map_err(|error| stopped(&error))??;
+    tracing::info!("ONNX Runtime from {}", library.display());
+    let (options, shared) = (options.clone(), Arc::clone(app));
+    let opened = spawn_blocking(move || open(&options, &shared, &environment, package)).await;
+    let serving = opened.map_err(|error| stopped(&error))??;
+    app.startup.enter("Ready");
+    if app.serving.set(serving).is_err() {
+        return Err(Failure::new(Reason::Internal, "the model was loaded twice"));
+    }
+    Ok(())
+}
+
+fn stopped(error: &tokio::task::JoinError) -> Failure {
+    Failure::new(Reason::Internal, format!("loading stopped: {error}"))
+}
+
+fn cache_dir(options: &Options) -> Result<PathBuf, Failure> {
+    let cache = options
+        .cache_dir
+        .clone()
+        .or_else(|| runtime::cache_root().map(|root| root.join("models")));
+    cache.ok_or_else(|| {
+        Failure::new(
+            Reason::InvalidConfig,
+            "there is no directory for downloads: HOME is not set; name one with --cache-dir DIR",
+        )
+    })
+}
+
+/// From `--digest` and from the file that may hold a recorded one; both must agree.
+fn expected_digest(options: &Options) -> Result<Option<Digest>, Failure> {
+    let given = options
+        .digest
+        .as_deref()
+        .map(str::parse::<Digest>)
+        .transpose()?;
+    let recorded = options
+        .recorded_digest_file
+        .as_deref()
+        .map(recorded_digest)
+        .transpose()?
+        .flatten();
+    match (given, recorded) {
+        (Some(given), Some(recorded)) if given != recorded => Err(Failure::new(
+            Reason::DigestMismatch,
+            format!("--digest says {given}, and the recorded digest is {recorded}"),
+        )),
+        (given, recorded) => Ok(given.or(recorded)),
+    }
+}
+
+fn recorded_digest(file: &Path) -> Result<Option<Digest>, Failure> {
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
+        Ok(text) => text.trim().parse().map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(
+            Reason::InvalidConfig,
+            format!(
+                "cannot read the recorded digest {}: {error}",
+                file.display()
+            ),
+        )),
+    }
+}
+
+/// From files to a warm engine. Blocking.
+fn open(
+    options: &Options,
+    app: &App,
+    environment: &ort::environment::Environment,
+    package: Package,
+) -> Result<Serving, Failure> {
+    let start = Instant::now();
+    app.startup.enter("Load");
+    let sessions = match options.sessions {
+        Sessions::Auto => cpu::available().get().div_ceil(options.threads.get()),
+        Sessions::Exactly(sessions) => sessions.get(),
+    };
+    let recipe = Recipe {
+        threads: options.threads.get(),
+        provider: options.provider,
+        fallback: options.fallback,
+    };
+    let plan = Plan {
+        outline: Arc::new(runtime::inspect(&package.model_path)?),
+        model: package.model_path,
+        recipe,
+        sessions,
+        queue: options.queue.get(),
+    };
+    let cold = Engine::load(environment, &plan)?;
+    let mut known = Vec::new();
+    if let Some(pipeline) = &package.config.pipeline {
+        pipeline::check(pipeline, cold.signature())
+            .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
+        let ortolan_model::Input::Image(input) = &pipeline.input;
+        known.push((0, pipeline::image::shape(input)));
+    }
+    app.startup.done("Load", start.elapsed());
+    let start = Instant::now();
+    app.startup.enter("WarmUp");
+    let inputs = warm_up_inputs(cold.signature(), &known);
+    let engine = cold.warm(inputs)?;
+    app.startup.done("WarmUp", start.elapsed());
+    Ok(Serving {
+        engine,
+        pipeline: package.config.pipeline,
+        pipeline_slots: Semaphore::new(sessions.max(2)),
+        digest: package.digest,
+        requested: options.provider,
+        sessions,
+        threads: options.threads.get(),
+    })
+}
+
+/// Serve on, close the port, finish what is queued, stop what still runs.
+async fn drain(
+    options: &Options,
+    app: &App,
+    signal: Signal,
+    signals: &mut Signals,
+    close: tokio::sync::oneshot::Sender<()>,
+    mut connections: tokio::task::JoinHandle<()>,
+) {
+    app.drain();
+    // At a terminal nothing routes to us any more: there is nobody to wait for.
+    if signal == Signal::Terminate {
+        tracing::info!(
+            "{signal}: serving on for {:?} while clients move away",
+            options.drain_delay
+        );
+        tokio::select! {
+            () = tokio::time::sleep(options.drain_delay) => {}
+            _ = signals.next() => {}
+        }
+    }
+    tracing::info!(
+        "the port is closed; finishing what is queued, at most {:?}",
+        options.grace
+    );
+    let _ = close.send(());
+    let finished = tokio::select! {
+        finished = timeout(options.grace, &mut connections) => finished.is_ok(),
+        _ = signals.next() => false,
+    };
+    if !finished {
+        tracing::warn!("stopping what still runs");
+        if let Some(serving) = app.serving.get() {
+            serving.engine.terminate();
+        }
+        let _ = timeout(LAST_WORDS, connections).await;
+    }
+    tracing::info!("drained");
+}
