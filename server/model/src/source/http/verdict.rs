@@ -104,7 +104,7 @@ pub(super) fn of_error(url: &Url, error: &(dyn Error + 'static)) -> Trouble {
     let mut innermost = error.to_string();
     let mut next = Some(error);
     while let Some(cause) = next {
-        if let Some(tls) = tls_error(cause) {
+        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
             return of_tls(host, tls);
         }
         if let Some(io) = cause.downcast_ref::<io::Error>() {
@@ -123,18 +123,13 @@ pub(super) fn of_error(url: &Url, error: &(dyn Error + 'static)) -> Trouble {
         if innermost.starts_with("dns error") || innermost.contains("failed to lookup address") {
             return Trouble::again(format!("the host {host} does not resolve"));
         }
-        next = cause.source();
+        // An io::Error passes its inner error's source off as its own and skips the inner one.
+        let inner = cause
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        next = inner.map_or_else(|| cause.source(), |e| Some(e));
     }
     Trouble::again(format!("{host} cannot be reached ({innermost})"))
-}
-
-fn tls_error<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = cause
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    cause
-        .downcast_ref()
-        .or_else(|| inner.and_then(|e| e.downcast_ref()))
 }
 
 fn of_tls(host: &str, error: &rustls::Error) -> Trouble {
