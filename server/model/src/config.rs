@@ -199,7 +199,12 @@ pub(crate) fn parse(
     if blank {
         return Ok(ModelConfig::default());
     }
-    let raw: RawConfig = serde_saphyr::from_str(text).map_err(|e| wrong(&e.to_string()))?;
+    let raw: RawConfig = serde_saphyr::from_str(text).map_err(|e| {
+        // The first line is the sentence, the others show the place, which it names.
+        let text = e.to_string();
+        let first = text.lines().next().unwrap_or_default();
+        wrong(first.strip_prefix("error: ").unwrap_or(first))
+    })?;
     let Some(raw) = raw.pipeline else {
         return Ok(ModelConfig::default());
     };
@@ -336,3 +341,7 @@ fn wrong(sentence: &str) -> Failure {
     }
     Failure::new(Reason::InvalidConfig, format!("{FILE}: {sentence}"))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;

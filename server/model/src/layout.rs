@@ -122,6 +122,7 @@ pub(crate) fn misnamed(path: &Path) -> Failure {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -163,6 +163,7 @@ pub(crate) fn digest(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::{os::unix::fs::symlink, process::Command};
 

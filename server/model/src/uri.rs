@@ -211,3 +211,167 @@ fn decode(segment: &str) -> String {
         .decode_utf8_lossy()
         .into_owned()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> ModelUri {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn every_scheme_that_works_reads_back_as_it_is_shown() {
+        let cases = [
+            ("/models/m.onnx", ModelUri::File("/models/m.onnx".into())),
+            ("m.onnx", ModelUri::File("m.onnx".into())),
+            ("../a:b.onnx", ModelUri::File("../a:b.onnx".into())),
+            ("pvc://claim/a/b.onnx", pvc_uri("claim", "a/b.onnx")),
+            ("pvc://my.claim-1/", pvc_uri("my.claim-1", "")),
+            (
+                "http://store:8080/m.onnx",
+                ModelUri::Http("http://store:8080/m.onnx".parse().unwrap()),
+            ),
+            (
+                "https://[::1]/m.onnx",
+                ModelUri::Http("https://[::1]/m.onnx".parse().unwrap()),
+            ),
+        ];
+        for (text, uri) in cases {
+            assert_eq!(read(text), uri);
+            assert_eq!(uri.to_string(), text);
+        }
+        assert_eq!(
+            read("file:///a%20b/m.onnx"),
+            ModelUri::File("/a b/m.onnx".into())
+        );
+        assert_eq!(read("FILE:///m.onnx"), ModelUri::File("/m.onnx".into()));
+        assert_eq!(read("pvc://claim"), pvc_uri("claim", ""));
+        assert_eq!(read("pvc://claim//./a//b"), pvc_uri("claim", "a/b"));
+        assert_eq!(read("pvc://claim/a%20b"), pvc_uri("claim", "a b"));
+    }
+
+    fn pvc_uri(claim: &str, path: &str) -> ModelUri {
+        ModelUri::Pvc {
+            claim: claim.to_owned(),
+            path: path.into(),
+        }
+    }
+
+    #[test]
+    fn what_does_not_work_is_refused_with_what_does() {
+        let cases = [
+            ("", "is empty"),
+            ("  ", "is empty"),
+            (" /m.onnx", "spaces at its ends"),
+            ("/m\n.onnx", "control characters"),
+            ("s3://bucket/m.onnx", "the scheme \"s3\""),
+            ("://x", "the scheme \"\""),
+            ("file://host/m.onnx", "three slashes"),
+            ("file:///%00", "percent-encoded"),
+            ("file:///%ff", "percent-encoded"),
+            ("pvc:///m.onnx", "names no claim"),
+            ("pvc://Claim/m.onnx", "names no claim"),
+            ("pvc://-claim/m.onnx", "names no claim"),
+            ("pvc://claim/../other/m.onnx", "leaves its claim"),
+            ("pvc://claim/a/%2e%2e/b", "leaves its claim"),
+            ("http://", "is no URL"),
+            ("http://a b/m.onnx", "is no URL"),
+            ("http://store:99999/m.onnx", "is no URL"),
+            (
+                "https://ann:s3cret@store/m.onnx",
+                "carries a user name or a password",
+            ),
+        ];
+        for (text, words) in cases {
+            let failure = text.parse::<ModelUri>().unwrap_err();
+            assert_eq!(failure.reason, Reason::UnsupportedUri);
+            assert!(failure.message.contains(words), "{text:?}: {failure}");
+            assert!(!failure.message.contains("s3cret"), "{failure}");
+        }
+        let listed = "gs://b/m".parse::<ModelUri>().unwrap_err().message;
+        for works in ["http://", "https://", "pvc://", "file:///", "a path"] {
+            assert!(listed.contains(works), "{listed}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_kept_for_the_store_and_never_shown() {
+        let uri = read("https://store/m.onnx?X-Amz-Signature=s3cret#part");
+        assert_eq!(uri.to_string(), "https://store/m.onnx?…");
+        let ModelUri::Http(url) = uri else {
+            panic!("no URL")
+        };
+        assert_eq!(url.query(), Some("X-Amz-Signature=s3cret"));
+    }
+
+    #[test]
+    fn a_model_is_named_after_its_file() {
+        let cases = [
+            ("/models/EfficientNet Lite0.onnx", "efficientnet-lite0"),
+            (
+                "http://store/a/efficientnet.tar.gz?x=y.onnx",
+                "efficientnet",
+            ),
+            ("http://store/a%20b.ONNX", "a-b"),
+            ("http://store/models/v3/", "v3"),
+            ("http://store/", "model"),
+            ("http://store", "model"),
+            ("pvc://claim/resnet.v2.tar.zst", "resnet.v2"),
+            ("pvc://claim", "claim"),
+            ("/", "model"),
+            ("..", "model"),
+            ("été.onnx", "t"),
+        ];
+        for (uri, name) in cases {
+            assert_eq!(read(uri).default_name(), name, "{uri}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_and_what_is_read_keeps_its_promises(text in "\\PC{0,60}") {
+            if let Ok(uri) = text.parse::<ModelUri>() {
+                check(&uri)?;
+            }
+        }
+
+        #[test]
+        fn no_claim_path_leads_out(path in "([a./%2eE\\\\-]|\\.\\./){0,30}") {
+            if let Ok(uri) = format!("pvc://claim/{path}").parse::<ModelUri>() {
+                check(&uri)?;
+            }
+        }
+
+        #[test]
+        fn http_urls_of_any_shape_are_read_or_refused(rest in "[a-z0-9:/@?#%.\\[\\]-]{0,40}") {
+            if let Ok(uri) = format!("http://{rest}").parse::<ModelUri>() {
+                check(&uri)?;
+            }
+        }
+    }
+
+    fn check(uri: &ModelUri) -> Result<(), TestCaseError> {
+        let name = uri.default_name();
+        prop_assert!(!name.is_empty());
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        prop_assert!(name.chars().all(plain), "{}", name);
+        match uri {
+            ModelUri::File(_) => {}
+            ModelUri::Pvc { path, .. } => {
+                let stays = path.components().all(|c| matches!(c, Component::Normal(_)));
+                prop_assert!(stays, "{:?}", path);
+            }
+            ModelUri::Http(url) => {
+                prop_assert!(
+                    url.has_host() && url.username().is_empty() && url.password().is_none()
+                );
+                prop_assert!(url.fragment().is_none());
+            }
+        }
+        Ok(())
+    }
+}

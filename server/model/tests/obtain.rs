@@ -1,5 +1,7 @@
 //! From a URI to a package, through the public interface, with real files.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     fs::{self, Permissions},
     io::{Read, Write},
@@ -342,7 +344,7 @@ async fn a_wrong_digest_names_both() {
 async fn a_file_that_may_not_be_read_is_access_denied() {
     let case = Case::new();
     case.put("m.onnx", b"onnx");
-    fs::set_permissions(case.path("m.onnx"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(case.path("m.onnx"), Permissions::from_mode(0o0)).unwrap();
     if fs::read(case.path("m.onnx")).is_ok() {
         println!("skipped: this user reads every file, whatever its mode");
         return;

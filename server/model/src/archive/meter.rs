@@ -120,6 +120,7 @@ impl<R: Read> Read for Metered<'_, R> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -210,4 +210,5 @@ fn create(full: &Path) -> Result<File, Stop> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;

@@ -52,6 +52,7 @@ pub(crate) fn safe(raw: &[u8]) -> Result<Option<String>, Refusal> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use std::path::{Component, Path};
 

@@ -97,6 +97,7 @@ fn wrong(dir: &Path, what: &str) -> Failure {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

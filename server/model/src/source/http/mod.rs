@@ -12,6 +12,7 @@ mod client;
 mod resume;
 mod sink;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 mod verdict;
 

@@ -146,6 +146,7 @@ fn of_tls(host: &str, error: &rustls::Error) -> Trouble {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
