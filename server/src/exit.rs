@@ -1,9 +1,6 @@
 //! How the process ends: one log line, the same line in the termination log, the documented code.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::path::{Path, PathBuf};
 
 use ortolan_model::failure::Failure;
 
@@ -21,9 +18,9 @@ pub fn termination_log(chosen: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-/// Says the failure to the log and the termination log; gives the process's exit code.
+/// Says the failure to the log and the termination log; gives the exit code.
 #[must_use]
-pub fn fail(failure: &Failure, log: Option<&Path>) -> ExitCode {
+pub fn fail(failure: &Failure, log: Option<&Path>) -> u8 {
     let line = failure.to_string();
     tracing::error!(exit_code = failure.reason.exit_code(), "{line}");
     if let Some(path) = termination_log(log) {
@@ -35,5 +32,12 @@ pub fn fail(failure: &Failure, log: Option<&Path>) -> ExitCode {
             );
         }
     }
-    ExitCode::from(failure.reason.exit_code())
+    failure.reason.exit_code()
+}
+
+/// Ends the process at once, without the destructors of C++ libraries: ONNX Runtime may be loading
+/// or running in another thread, and pulling its globals from under it ends in a signal instead of
+/// the documented code. Nothing of ours waits in a buffer: logs are written line by line.
+pub fn now(code: u8) -> ! {
+    signal_hook::low_level::exit(code.into())
 }

@@ -1,5 +1,5 @@
 //! The command line. Each option can also be given as the environment variable `ORTOLAN_<NAME>`;
-//! the command line wins. Values that clap cannot judge are checked where they are used.
+//! the command line wins, and of an option given twice the last one. Values that clap cannot judge are checked where they are used.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
@@ -7,7 +7,12 @@ use clap::{Parser, ValueEnum};
 
 /// Serves one ONNX model over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "ortolan-server", version, max_term_width = 100)]
+#[command(
+    name = "ortolan-server",
+    version,
+    max_term_width = 100,
+    args_override_self = true
+)]
 pub struct Options {
     /// The model: a path, file://, http(s):// or pvc://CLAIM/PATH; a bare .onnx or an archive
     /// (.tar, .tar.gz, .tgz, .tar.zst, .zip) of one .onnx with its model.yaml and labels.

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Instant};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
-use super::{error::ApiError, v2::malformed};
+use super::{error::ApiError, v2::object};
 use crate::{
     app::{App, Serving},
     engine::Outcome,
@@ -49,8 +49,7 @@ pub(super) async fn predict(
 }
 
 fn parse(body: &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
-    let request: PredictRequest<'_> =
-        serde_json::from_slice(body).map_err(|error| malformed(body, &error))?;
+    let request: PredictRequest<'_> = object(body)?;
     let Some(instances) = request.instances else {
         return Err(ApiError::bad(
             "the body has no \"instances\"; expected {\"instances\": [...]}, one row each",

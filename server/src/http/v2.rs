@@ -78,8 +78,7 @@ pub fn model_metadata(app: &App, serving: &Serving) -> serde_json::Value {
 
 /// Reads and checks the body of an inference request.
 pub fn parse(body: &[u8], serving: &Serving) -> Result<Infer, ApiError> {
-    let request: InferRequest<'_> =
-        serde_json::from_slice(body).map_err(|error| malformed(body, &error))?;
+    let request: InferRequest<'_> = object(body)?;
     let signature = &serving.engine.signature;
     let Some(inputs) = request.inputs else {
         return Err(ApiError::bad(format!(
@@ -196,8 +195,17 @@ fn tensor(input: &InferInput<'_>, spec: &TensorSpec) -> Result<Tensor, ApiError>
     })
 }
 
+/// Reads a body that must be a JSON object; serde alone would take an array of the fields, too.
+pub(super) fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    let parsed = serde_json::from_slice(body).map_err(|error| malformed(body, &error))?;
+    match body.trim_ascii_start().first() {
+        Some(b'{') => Ok(parsed),
+        _ => Err(ApiError::bad("the body is JSON, but not an object {...}")),
+    }
+}
+
 /// 400 for a body that is no JSON or not this protocol's; NaN is what most often breaks one.
-pub fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
+fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     use serde_json::error::Category;
     if body.trim_ascii().is_empty() {
         return ApiError::bad("the body is empty, expected JSON");
