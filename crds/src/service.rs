@@ -19,6 +19,7 @@ use crate::{Model, Pod, Server, status::InferenceServiceStatus};
     namespaced,
     status = "InferenceServiceStatus",
     derive = "PartialEq",
+    derive = "Default",
     doc = "An InferenceService serves one ONNX model: a Deployment of Ortolan's server for each revision of it, and a Service in front of the one that is ready.",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),

@@ -1,2 +1,23 @@
-//! Entry point.
-fn main() {}
+//! The operator's process: command line in, exit code out.
+
+use clap::Parser;
+use ortolan_operator::{
+    options::{Command, Options},
+    run,
+};
+
+fn main() -> anyhow::Result<()> {
+    match Options::parse().command {
+        Command::Crd => {
+            for crd in ortolan_crds::all() {
+                print!("{}", ortolan_crds::to_yaml(&crd)?);
+            }
+            Ok(())
+        }
+        Command::Check(options) => run::runtime()?.block_on(run::check(&options)),
+        Command::Run(options) => {
+            run::logging(&options);
+            run::runtime()?.block_on(run::run(*options))
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! One reconcile, as a value: from everything that was read to everything that is to be written.
+//!
+//! The order of the writes is written down here and nowhere else. Every write is idempotent and the
+//! plan is made from what is read, so a stop between any two writes leads to the same end state:
+//!
+//! 1. the ControllerRevision, before anything that it describes;
+//! 2. recorded digests, Deployments (created with their replicas, then `ortolan/autoscaler` takes
+//!    that field), PodDisruptionBudgets;
+//! 3. the stable mark, before the Service and the status that follow from it;
+//! 4. the Service;
+//! 5. removal of what no longer runs, and of revisions past the history;
+//! 6. the status, last.
+
+mod objects;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::{ConfigMap, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use ortolan_crds::{InferenceServiceStatus, names};
+
+use crate::{
+    build::{self, Owner},
+    health::Health,
+    notice::Notice,
+    observed::{Foreign, Observed, label},
+    revision::{self, Data, Identity, Resolved, Revision, RevisionName},
+    status,
+    step::{self, Decision, Phase},
+    validate::{Defaults, Validated, validate},
+};
+
+/// How many revisions are kept beside those that have pods.
+const HISTORY: usize = 5;
+
+/// An object for server-side apply.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A revision's recorded digest.
+    ConfigMap(ConfigMap),
+    /// A revision's pods.
+    Deployment(Box<Deployment>),
+    /// A revision's disruption budget.
+    DisruptionBudget(PodDisruptionBudget),
+    /// What clients talk to.
+    Service(Service),
+}
+
+/// Kinds of objects that are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// ConfigMap
+    ConfigMap,
+    /// ControllerRevision
+    ControllerRevision,
+    /// Deployment
+    Deployment,
+    /// PodDisruptionBudget
+    DisruptionBudget,
+    /// Pod
+    Pod,
+}
+
+/// One write. Everything is in the InferenceService's namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Create a revision.
+    CreateRevision(ControllerRevision),
+    /// Server-side apply by `ortolan/service`. The first apply of an object does not force, so that an
+    /// object of somebody else's is met with a conflict and not overwritten.
+    Apply {
+        /// The object.
+        object: Object,
+        /// Whether we know it to be ours.
+        ours: bool,
+    },
+    /// Server-side apply of `spec.replicas` alone, by `ortolan/autoscaler`, with force.
+    Scale {
+        /// The Deployment.
+        deployment: RevisionName,
+        /// How many pods.
+        replicas: i32,
+    },
+    /// Mark the revision as the stable one.
+    MarkStable {
+        /// The revision.
+        revision: RevisionName,
+        /// Since when.
+        at: Timestamp,
+    },
+    /// Delete an object if it still is the one that was seen.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+}
+
+/// What a reconcile does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In this order.
+    pub writes: Vec<Write>,
+    /// To be written when it differs from what was read; `None` leaves it alone.
+    pub status: Option<InferenceServiceStatus>,
+    /// To be told when everything was written.
+    pub notices: Vec<Notice>,
+    /// Look again after this time even if nothing changes.
+    pub requeue: Option<Duration>,
+}
+
+/// Makes the plan.
+#[must_use]
+pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
+    if observed.service.metadata.deletion_timestamp.is_some() {
+        // Owner references do the rest.
+        return Plan::default();
+    }
+    let revisions = match revisions(observed) {
+        Ok(revisions) => revisions,
+        Err(message) => return refuse(observed, "InvalidRevision", &message, now),
+    };
+    let validated = match validate(&observed.service, defaults) {
+        Ok(validated) => validated,
+        Err(invalid) => return refuse(observed, "InvalidSpec", &invalid.to_string(), now),
+    };
+    let identity = revision::identify(&validated.service, &validated.template, &revisions);
+    let wanted = match &identity {
+        Identity::Known(name) | Identity::New(name, _) => name.clone(),
+    };
+    if let Some(foreign) = foreign(observed, &wanted) {
+        return refuse(observed, "NameCollision", &collision(&foreign), now);
+    }
+    Planner::new(observed, &validated, revisions, identity, wanted, now).run()
+}
+
+/// The plan for a service that cannot be worked on: its status says why, everything else stays.
+#[must_use]
+pub fn refuse(observed: &Observed, reason: &str, message: &str, now: Timestamp) -> Plan {
+    let status = status::refused(observed, reason, message, now);
+    let notices = told(observed, &status, reason, message);
+    Plan {
+        status: Some(status),
+        notices,
+        ..Plan::default()
+    }
+}
+
+/// What the status says of an object of somebody else's.
+#[must_use]
+pub fn collision(foreign: &Foreign) -> String {
+    let Foreign { kind, name } = foreign;
+    format!(
+        "a {kind} named {name} exists that is not this InferenceService's, and is left alone: rename one of the two, or delete the {kind}"
+    )
+}
+
+fn revisions(observed: &Observed) -> Result<Vec<Revision>, String> {
+    observed
+        .revisions
+        .iter()
+        .filter(|r| observed.owns(&r.metadata))
+        .map(Revision::read)
+        .collect()
+}
+
+/// An object with our labels and a name that we need, but of another owner (an orphan, say).
+fn foreign(observed: &Observed, wanted: &RevisionName) -> Option<Foreign> {
+    if let Some(foreign) = &observed.foreign {
+        return Some(foreign.clone());
+    }
+    let taken = |kind: &'static str,
+                 meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+                 name: &str| {
+        (meta.name.as_deref() == Some(name) && !observed.owns(meta)).then(|| Foreign {
+            kind,
+            name: name.to_owned(),
+        })
+    };
+    let service = observed
+        .services
+        .iter()
+        .find_map(|s| taken("Service", &s.metadata, observed.name()));
+    let name = wanted.as_str();
+    service
+        .or_else(|| {
+            observed
+                .revisions
+                .iter()
+                .find_map(|r| taken("ControllerRevision", &r.metadata, name))
+        })
+        .or_else(|| {
+            observed
+                .deployments
+                .iter()
+                .find_map(|d| taken("Deployment", &d.metadata, name))
+        })
+        .or_else(|| {
+            observed
+                .budgets
+                .iter()
+                .find_map(|b| taken("PodDisruptionBudget", &b.metadata, name))
+        })
+        .or_else(|| {
+            observed
+                .config_maps
+                .iter()
+                .find_map(|c| taken("ConfigMap", &c.metadata, name))
+        })
+}
+
+/// A warning, unless the condition said the same before.
+fn told(
+    observed: &Observed,
+    status: &InferenceServiceStatus,
+    reason: &str,
+    message: &str,
+) -> Vec<Notice> {
+    let ready = |status: &InferenceServiceStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .map(|c| (c.reason.clone(), c.message.clone()))
+    };
+    let before = observed.service.status.as_ref().and_then(ready);
+    if before == ready(status) {
+        Vec::new()
+    } else {
+        vec![Notice::warning(reason, message)]
+    }
+}
+
+struct Planner<'a> {
+    observed: &'a Observed,
+    owner: Owner,
+    revisions: Vec<Revision>,
+    wanted: RevisionName,
+    stable: Option<(RevisionName, Timestamp)>,
+    health: BTreeMap<RevisionName, Health>,
+    now: Timestamp,
+    writes: Vec<Write>,
+    notices: Vec<Notice>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        observed: &'a Observed,
+        validated: &Validated,
+        revisions: Vec<Revision>,
+        identity: Identity,
+        wanted: RevisionName,
+        now: Timestamp,
+    ) -> Self {
+        let mut planner = Self {
+            owner: Owner::of(&observed.service),
+            stable: stable(observed, &revisions, now),
+            health: health(observed, now),
+            observed,
+            revisions,
+            wanted,
+            now,
+            writes: Vec::new(),
+            notices: Vec::new(),
+        };
+        if let Identity::New(name, number) = identity {
+            planner.create_revision(validated, name, number);
+        }
+        planner
+    }
+
+    fn create_revision(&mut self, validated: &Validated, name: RevisionName, number: i64) {
+        // The revision's record was deleted by hand while its pods run: they stay as they are.
+        let living = self
+            .observed
+            .deployment(&name)
+            .and_then(|deployment| Some(deployment.spec.as_ref()?.template.clone()));
+        let pod = living.unwrap_or_else(|| build::pod_template(validated, &name));
+        let data = Data {
+            template: validated.template.clone(),
+            resolved: Resolved {
+                image: validated.image.clone(),
+                pod,
+            },
+        };
+        let object = build::controller_revision(&self.owner, &name, number, &data);
+        self.writes.push(Write::CreateRevision(object));
+        let message = format!(
+            "revision {name}: {} on {}",
+            data.template.model.uri, data.resolved.image
+        );
+        self.notices
+            .push(Notice::normal("RevisionCreated", message));
+        self.revisions.push(Revision {
+            name,
+            number,
+            stable_since: None,
+            data,
+        });
+    }
+
+    fn run(mut self) -> Plan {
+        let spec = &self.observed.service.spec;
+        let decision = step::step(&step::Facts {
+            strategy: spec.strategy(),
+            suspended: spec.suspended(),
+            replicas: spec.replicas(),
+            stable: self.stable.as_ref().map(|(name, since)| (name, *since)),
+            wanted: &self.wanted,
+            health: &self.health,
+            now: self.now,
+        });
+        self.record_digests();
+        for (name, replicas) in &decision.run {
+            self.deploy(name, *replicas);
+        }
+        if decision.promote {
+            self.promote();
+        }
+        self.serve(&decision.serve);
+        self.remove(&decision);
+        self.trim(&decision);
+        let facts = self.facts();
+        let status = status::decided(
+            self.observed,
+            &decision,
+            &self.wanted,
+            &self.health,
+            &facts,
+            self.now,
+        );
+        self.tell(&decision, &status);
+        Plan {
+            writes: self.writes,
+            status: Some(status),
+            notices: self.notices,
+            requeue: decision.requeue,
+        }
+    }
+
+    fn promote(&mut self) {
+        // Later than every mark before it, also when the clock went back.
+        let newest = self.revisions.iter().filter_map(|r| r.stable_since).max();
+        let at = match newest {
+            Some(newest) if newest >= self.now => newest
+                .checked_add(Duration::from_millis(1))
+                .unwrap_or(newest),
+            _ => self.now,
+        };
+        self.writes.push(Write::MarkStable {
+            revision: self.wanted.clone(),
+            at,
+        });
+        let before = self
+            .stable
+            .as_ref()
+            .filter(|(name, _)| *name != self.wanted);
+        let message = match before {
+            Some((old, _)) => {
+                format!(
+                    "revision {} is ready and gets all requests; before it {old} did",
+                    self.wanted
+                )
+            }
+            None => format!("revision {} is ready and gets all requests", self.wanted),
+        };
+        self.notices.push(Notice::normal("Promoted", message));
+    }
+
+    fn facts(&self) -> BTreeMap<RevisionName, status::Facts> {
+        self.revisions
+            .iter()
+            .map(|revision| {
+                let given = revision.data.template.model.digest.clone();
+                let digest = given
+                    .or_else(|| {
+                        self.observed
+                            .recorded_digest(&revision.name)
+                            .map(str::to_owned)
+                    })
+                    .or_else(|| self.reported(&revision.name));
+                let image = Some(revision.data.resolved.image.clone());
+                (revision.name.clone(), status::Facts { digest, image })
+            })
+            .collect()
+    }
+
+    /// What the conditions have to say that they did not say before.
+    fn tell(&mut self, decision: &Decision, status: &InferenceServiceStatus) {
+        let cause = match &decision.phase {
+            Phase::Starting(Some(cause))
+            | Phase::Recovering(Some(cause))
+            | Phase::RollingOut(Some(cause))
+            | Phase::StartFailed(cause)
+            | Phase::Broken(cause) => Some((cause.reason.clone(), cause.message.clone())),
+            Phase::RolloutFailed(cause) => Some((
+                "RolloutFailed".into(),
+                format!(
+                    "revision {} failed with {}: {}",
+                    self.wanted, cause.reason, cause.message
+                ),
+            )),
+            _ => None,
+        };
+        if let Some((reason, message)) = cause {
+            // Counts of ready pods in the condition change more often than the cause does.
+            let before = self
+                .observed
+                .service
+                .status
+                .iter()
+                .flat_map(|s| &s.conditions);
+            let known = before
+                .filter(|c| c.type_ == "Ready")
+                .any(|c| c.reason == reason && c.message.starts_with(&message));
+            if !known {
+                self.notices.push(Notice::warning(&reason, message));
+            }
+        }
+        let ready = |status: &InferenceServiceStatus| {
+            status
+                .conditions
+                .iter()
+                .find(|c| c.type_ == "Ready")
+                .map(|c| c.reason.clone())
+        };
+        let before = self.observed.service.status.as_ref().and_then(ready);
+        let after = ready(status);
+        let is = |reason: &Option<String>, word: &str| reason.as_deref() == Some(word);
+        if is(&after, "Suspended") && !is(&before, "Suspended") {
+            self.notices
+                .push(Notice::normal("Suspended", "suspended: all pods end"));
+        }
+        if is(&before, "Suspended") && !is(&after, "Suspended") {
+            self.notices
+                .push(Notice::normal("Resumed", "resumed: pods start again"));
+        }
+        if is(&after, "Recreating") && !is(&before, "Recreating") {
+            let message = status
+                .conditions
+                .first()
+                .map(|c| c.message.clone())
+                .unwrap_or_default();
+            self.notices.push(Notice::normal("Recreating", message));
+        }
+        if is(&after, "Serving") && before.is_some() && !is(&before, "Serving") && !decision.promote
+        {
+            let message = status
+                .conditions
+                .first()
+                .map(|c| c.message.clone())
+                .unwrap_or_default();
+            self.notices.push(Notice::normal("Serving", message));
+        }
+    }
+}
+
+/// The newest mark, else what the status says, if that revision still has a Deployment: a record
+/// that was deleted by hand must not take the pods with it.
+fn stable(
+    observed: &Observed,
+    revisions: &[Revision],
+    now: Timestamp,
+) -> Option<(RevisionName, Timestamp)> {
+    if let Some(stable) = revision::stable(revisions) {
+        return stable
+            .stable_since
+            .map(|since| (stable.name.clone(), since));
+    }
+    let status = observed.service.status.as_ref()?;
+    let name = RevisionName::new(status.traffic.first()?.revision.clone());
+    let served = status
+        .revisions
+        .iter()
+        .any(|r| r.name == name.as_str() && r.phase == ortolan_crds::RevisionPhase::Serving);
+    (served && observed.deployment(&name).is_some()).then_some((name, now))
+}
+
+fn health(observed: &Observed, now: Timestamp) -> BTreeMap<RevisionName, Health> {
+    let of_deployments = observed
+        .deployments
+        .iter()
+        .filter(|d| observed.owns(&d.metadata))
+        .filter_map(|d| label(&d.metadata, names::REVISION));
+    let of_pods = observed
+        .pods
+        .iter()
+        .filter_map(|pod| label(&pod.metadata, names::REVISION));
+    let mut health = BTreeMap::new();
+    for name in of_deployments.chain(of_pods) {
+        let name = RevisionName::new(name);
+        if !health.contains_key(&name) {
+            let found = Health::of(observed.deployment(&name), &observed.pods_of(&name), now);
+            health.insert(name, found);
+        }
+    }
+    health
+}
+
+#[cfg(test)]
+mod tests;

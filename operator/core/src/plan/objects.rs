@@ -1,0 +1,316 @@
+//! The writes of a plan: what is missing, what differs, what is left over.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use ortolan_crds::names;
+use serde::Serialize;
+
+use super::{HISTORY, Kind, Object, Planner, Write};
+use crate::{
+    build, drift, failure,
+    notice::Notice,
+    observed::{find, label},
+    revision::{self, RevisionName},
+    step::Decision,
+};
+
+/// What is to be done about an object.
+enum Need {
+    Nothing,
+    Create,
+    Repair(String),
+}
+
+impl Planner<'_> {
+    /// A revision whose digest the user did not give is held to what its first pod fetched.
+    pub(super) fn record_digests(&mut self) {
+        for name in self
+            .revisions
+            .iter()
+            .map(|r| r.name.clone())
+            .collect::<Vec<_>>()
+        {
+            let given = find_revision(self, &name).is_some_and(|digest| digest.is_some());
+            if given {
+                continue;
+            }
+            match self.observed.recorded_digest(&name).map(str::to_owned) {
+                Some(recorded) => self.replace_strangers(&name, &recorded),
+                None => {
+                    if let Some(digest) = self.reported(&name) {
+                        let mut object = build::config_map(&self.owner, &name, &digest);
+                        stamp(&mut object.metadata, &digest);
+                        self.writes.push(Write::Apply {
+                            object: Object::ConfigMap(object),
+                            ours: false,
+                        });
+                        self.replace_strangers(&name, &digest);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The report of the revision's oldest pod that has one.
+    pub(super) fn reported(&self, name: &RevisionName) -> Option<String> {
+        let mut pods = self.observed.pods_of(name);
+        pods.sort_by_key(|pod| {
+            (
+                pod.metadata.creation_timestamp.clone(),
+                pod.metadata.name.clone(),
+            )
+        });
+        pods.iter()
+            .find_map(|pod| self.observed.reports.get(pod.metadata.uid.as_deref()?))
+            .map(|report| report.digest.clone())
+    }
+
+    /// Pods that started before the digest was recorded, and fetched something else.
+    fn replace_strangers(&mut self, name: &RevisionName, digest: &str) {
+        for pod in self.observed.pods_of(name) {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let Some(report) = self.observed.reports.get(&uid) else {
+                continue;
+            };
+            if report.digest == digest || failure::is_ending(pod) {
+                continue;
+            }
+            let pod_name = pod.metadata.name.clone().unwrap_or_default();
+            self.notices.push(Notice::warning(
+                "DigestMismatch",
+                format!(
+                    "pod {pod_name} fetched {}, but revision {name} is {digest}: replaced",
+                    report.digest
+                ),
+            ));
+            self.writes.push(Write::Delete {
+                kind: Kind::Pod,
+                name: pod_name,
+                uid,
+            });
+        }
+    }
+
+    /// A revision's Deployment with its replicas, and its disruption budget.
+    pub(super) fn deploy(&mut self, name: &RevisionName, replicas: i32) {
+        let resolved = self
+            .revisions
+            .iter()
+            .find(|r| r.name == *name)
+            .map(|r| r.data.resolved.clone());
+        if let Some(resolved) = resolved {
+            let mut bare = build::deployment(&self.owner, name, &resolved, None);
+            let hash = hash(&bare);
+            stamp(&mut bare.metadata, &hash);
+            let live = self.observed.deployment(name);
+            let need = need(&bare, live, |d| &d.metadata);
+            let owned = live.is_some_and(|d| scaled_by_us(&d.metadata));
+            let spec = (!owned).then_some(replicas);
+            let object = match spec {
+                Some(_) => {
+                    let mut full = build::deployment(&self.owner, name, &resolved, spec);
+                    stamp(&mut full.metadata, &hash);
+                    full
+                }
+                None => bare,
+            };
+            self.apply(
+                need,
+                "Deployment",
+                name.as_str(),
+                Object::Deployment(Box::new(object)),
+            );
+            let mut budget = build::disruption_budget(&self.owner, name);
+            let hash = self::hash(&budget);
+            stamp(&mut budget.metadata, &hash);
+            let live = find(&self.observed.budgets, |b| &b.metadata, name.as_str());
+            let need = self::need(&budget, live, |b| &b.metadata);
+            self.scale(name, replicas);
+            self.apply(
+                need,
+                "PodDisruptionBudget",
+                name.as_str(),
+                Object::DisruptionBudget(budget),
+            );
+        } else {
+            // A revision without a record (deleted by hand) keeps its pods, and can still be scaled.
+            self.scale(name, replicas);
+        }
+    }
+
+    fn scale(&mut self, name: &RevisionName, replicas: i32) {
+        let live = self.observed.deployment(name);
+        let owned = live.is_some_and(|d| scaled_by_us(&d.metadata));
+        let has = live.and_then(|d| d.spec.as_ref()?.replicas);
+        if owned && has == Some(replicas) {
+            return;
+        }
+        if live.is_none() && !self.revisions.iter().any(|r| r.name == *name) {
+            return;
+        }
+        self.writes.push(Write::Scale {
+            deployment: name.clone(),
+            replicas,
+        });
+        if let Some(has) = has.filter(|has| *has != replicas) {
+            let foreign = live.and_then(|d| foreign_scaler(&d.metadata));
+            self.notices.push(match foreign {
+                Some(who) => Notice::warning(
+                    "ScaleReverted",
+                    format!("{who} scaled Deployment {name} to {has}; set back to {replicas}: write scaling.minReplicas of the InferenceService"),
+                ),
+                None => Notice::normal("Scaled", format!("revision {name}: {has} → {replicas} pods")),
+            });
+        }
+    }
+
+    /// The Service, on the revision that serves.
+    pub(super) fn serve(&mut self, revision: &RevisionName) {
+        let mut object = build::service(&self.owner, revision);
+        let hash = hash(&object);
+        stamp(&mut object.metadata, &hash);
+        let live = find(
+            &self.observed.services,
+            |s| &s.metadata,
+            self.observed.name(),
+        );
+        let need = need(&object, live, |s| &s.metadata);
+        let name = self.observed.name().to_owned();
+        self.apply(need, "Service", &name, Object::Service(object));
+    }
+
+    fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {
+        match need {
+            Need::Nothing => {}
+            Need::Create => self.writes.push(Write::Apply {
+                object,
+                ours: false,
+            }),
+            Need::Repair(path) => {
+                self.writes.push(Write::Apply { object, ours: true });
+                if !path.is_empty() {
+                    let message = format!("{kind} {name} was changed by hand at {path}: set back");
+                    self.notices.push(Notice::warning("DriftRepaired", message));
+                }
+            }
+        }
+    }
+
+    /// Deployments and budgets of revisions that no longer run.
+    pub(super) fn remove(&mut self, decision: &Decision) {
+        for deployment in &self.observed.deployments {
+            let meta = &deployment.metadata;
+            if self.observed.owns(meta) && !runs(decision, meta) {
+                self.writes.push(delete(Kind::Deployment, meta));
+                let name = meta.name.as_deref().unwrap_or_default();
+                self.notices.push(Notice::normal(
+                    "RevisionRemoved",
+                    format!("revision {name}: its pods end"),
+                ));
+            }
+        }
+        for budget in &self.observed.budgets {
+            let meta = &budget.metadata;
+            if self.observed.owns(meta) && !runs(decision, meta) {
+                self.writes.push(delete(Kind::DisruptionBudget, meta));
+            }
+        }
+    }
+
+    /// Records of revisions past the history, with their recorded digests.
+    pub(super) fn trim(&mut self, decision: &Decision) {
+        let stable = revision::stable(&self.revisions).map(|r| r.name.clone());
+        let mut idle: Vec<_> = self
+            .revisions
+            .iter()
+            .filter(|r| !decision.run.contains_key(&r.name))
+            .filter(|r| r.name != self.wanted && Some(&r.name) != stable.as_ref())
+            .map(|r| (r.number, r.name.clone()))
+            .collect();
+        idle.sort();
+        idle.reverse();
+        for (_, name) in idle.iter().skip(HISTORY) {
+            let name = name.as_str();
+            let map = find(&self.observed.config_maps, |c| &c.metadata, name).map(|c| &c.metadata);
+            let record = find(&self.observed.revisions, |r| &r.metadata, name).map(|r| &r.metadata);
+            for (kind, meta) in [(Kind::ConfigMap, map), (Kind::ControllerRevision, record)] {
+                if let Some(meta) = meta.filter(|meta| self.observed.owns(meta)) {
+                    self.writes.push(delete(kind, meta));
+                }
+            }
+        }
+    }
+}
+
+fn find_revision<'a>(planner: &'a Planner<'_>, name: &RevisionName) -> Option<Option<&'a String>> {
+    planner
+        .revisions
+        .iter()
+        .find(|r| r.name == *name)
+        .map(|r| r.data.template.model.digest.as_ref())
+}
+
+fn runs(decision: &Decision, meta: &ObjectMeta) -> bool {
+    label(meta, names::REVISION)
+        .is_some_and(|name| decision.run.contains_key(&RevisionName::new(name)))
+}
+
+fn delete(kind: Kind, meta: &ObjectMeta) -> Write {
+    Write::Delete {
+        kind,
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+    }
+}
+
+fn hash(object: &impl Serialize) -> String {
+    let value = serde_json::to_value(object).expect("a Kubernetes object is JSON");
+    revision::hash8(&value)
+}
+
+fn stamp(meta: &mut ObjectMeta, hash: &str) {
+    meta.annotations
+        .get_or_insert_default()
+        .insert(names::DESIRED.into(), hash.into());
+}
+
+fn need<K: Serialize>(desired: &K, live: Option<&K>, meta: impl Fn(&K) -> &ObjectMeta) -> Need {
+    let Some(live) = live else {
+        return Need::Create;
+    };
+    debug_assert_eq!(meta(desired).name, meta(live).name);
+    let value = |object: &K| serde_json::to_value(object).expect("a Kubernetes object is JSON");
+    match drift::differs(&value(desired), &value(live)) {
+        None => Need::Nothing,
+        Some(path) if path.contains(names::DESIRED) => Need::Repair(String::new()),
+        Some(path) => Need::Repair(path),
+    }
+}
+
+/// Whether `ortolan/autoscaler` owns `spec.replicas`, so that `ortolan/service` may leave it out: a
+/// sole owner that omits the field resets it to 1.
+fn scaled_by_us(meta: &ObjectMeta) -> bool {
+    meta.managed_fields.iter().flatten().any(|entry| {
+        entry.manager.as_deref() == Some(names::MANAGER_AUTOSCALER)
+            && entry.operation.as_deref() == Some("Apply")
+    })
+}
+
+/// Who else wrote `spec.replicas`, judged by the newest entry that is not ours or the cluster's own.
+fn foreign_scaler(meta: &ObjectMeta) -> Option<String> {
+    let ours = [
+        names::MANAGER_SERVICE,
+        names::MANAGER_AUTOSCALER,
+        names::MANAGER_STATUS,
+    ];
+    meta.managed_fields
+        .iter()
+        .flatten()
+        .filter(|entry| {
+            entry
+                .fields_v1
+                .as_ref()
+                .is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
+        })
+        .filter_map(|entry| entry.manager.clone())
+        .find(|manager| !ours.contains(&manager.as_str()))
+}

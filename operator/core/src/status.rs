@@ -1,0 +1,331 @@
+//! The status: conditions by one table, and what each revision is doing.
+//!
+//! | state | Ready | Available | Progressing | Stalled |
+//! |---|---|---|---|---|
+//! | first start | False `Starting`, or the cause | False | True | – |
+//! | the spec serves | True `Serving` | True | False | – |
+//! | fewer pods than wanted | False `PodsNotReady`, or the cause | some pod is ready | True | – |
+//! | rolling | False `RollingOut`, or the cause | some pod is ready | True | – |
+//! | `Recreate` stops the old revision | False `Recreating` | some pod is ready | True | – |
+//! | the candidate failed | False `RolloutFailed` | some pod is ready | False | True |
+//! | failed for good | False, the cause | some pod is ready | False | True |
+//! | suspended | True `Suspended` | False | False | – |
+//! | invalid, refused, or a name that is taken | False, the cause | as before | False | True |
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use ortolan_crds::{
+    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, Traffic, names,
+};
+
+use crate::{
+    failure::Cause,
+    health::Health,
+    observed::Observed,
+    revision::RevisionName,
+    step::{Decision, Phase},
+};
+
+/// What is true of one condition.
+struct Verdict {
+    ready: (bool, String, String),
+    available: Available,
+    progressing: bool,
+    stalled: bool,
+}
+
+enum Available {
+    /// Some pod of the revision that gets the requests is ready.
+    ByPods,
+    No,
+    AsBefore,
+}
+
+/// What the status tells of a revision beside its health.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The digest that the user gave or the first pod reported.
+    pub digest: Option<String>,
+    /// The server's image.
+    pub image: Option<String>,
+}
+
+/// The status of a service for which a decision was made.
+#[must_use]
+pub fn decided(
+    observed: &Observed,
+    decision: &Decision,
+    wanted: &RevisionName,
+    health: &BTreeMap<RevisionName, Health>,
+    facts: &BTreeMap<RevisionName, Facts>,
+    now: Timestamp,
+) -> InferenceServiceStatus {
+    let absent = Health::default();
+    let of = |name: &RevisionName| health.get(name).unwrap_or(&absent);
+    let replicas = decision.run.get(wanted).copied().unwrap_or_default();
+    let serving = of(&decision.serve);
+    let verdict = verdict(decision, wanted, replicas, of(wanted).ready, serving.ready);
+    let before = observed.service.status.clone().unwrap_or_default();
+    let host = format!("{}.{}.svc", observed.name(), observed.namespace());
+    InferenceServiceStatus {
+        observed_generation: observed.service.metadata.generation,
+        conditions: conditions(observed, &before, verdict, serving.ready > 0, now),
+        url: Some(format!("http://{host}")),
+        addresses: Some(Addresses {
+            rest: format!("{host}:{}", names::SERVICE_PORT),
+        }),
+        traffic: vec![Traffic {
+            revision: decision.serve.to_string(),
+            weight: 100,
+        }],
+        revisions: revisions(&before, decision, wanted, health, facts),
+        replicas: Some(health.values().map(|h| h.pods).sum()),
+        ready_replicas: Some(serving.ready),
+    }
+}
+
+/// The status of a service that cannot be worked on: everything as before, but for the conditions.
+#[must_use]
+pub fn refused(
+    observed: &Observed,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> InferenceServiceStatus {
+    let before = observed.service.status.clone().unwrap_or_default();
+    let verdict = Verdict {
+        ready: (false, reason.into(), message.into()),
+        available: Available::AsBefore,
+        progressing: false,
+        stalled: true,
+    };
+    let conditions = conditions(observed, &before, verdict, false, now);
+    InferenceServiceStatus {
+        observed_generation: observed.service.metadata.generation,
+        conditions,
+        ..before
+    }
+}
+
+fn verdict(
+    decision: &Decision,
+    wanted: &RevisionName,
+    replicas: i32,
+    ready: i32,
+    serving: i32,
+) -> Verdict {
+    let by_pods = |ready: bool, reason: &str, message: String, progressing, stalled| Verdict {
+        ready: (ready, reason.into(), message),
+        available: Available::ByPods,
+        progressing,
+        stalled,
+    };
+    let of_cause = |cause: &Cause, tail: String| {
+        by_pods(
+            false,
+            &cause.reason,
+            format!("{}{tail}", cause.message),
+            true,
+            false,
+        )
+    };
+    let counted = format!("{ready} of {replicas} {}", pods(replicas));
+    let serve = &decision.serve;
+    let meanwhile = if serving > 0 && serve != wanted {
+        format!("; revision {serve} serves")
+    } else {
+        String::new()
+    };
+    match &decision.phase {
+        Phase::Suspended => Verdict {
+            ready: (
+                true,
+                "Suspended".into(),
+                "suspended: no pods run, nothing is deleted".into(),
+            ),
+            available: Available::No,
+            progressing: false,
+            stalled: false,
+        },
+        Phase::Serving => {
+            let message = format!(
+                "revision {wanted} serves with {replicas} {}",
+                pods(replicas)
+            );
+            by_pods(true, "Serving", message, false, false)
+        }
+        Phase::Starting(None) => {
+            let message = format!("revision {wanted} starts: {counted} ready");
+            by_pods(false, "Starting", message, true, false)
+        }
+        Phase::Recovering(None) => {
+            let message = format!("revision {wanted} serves with {counted} ready");
+            by_pods(false, "PodsNotReady", message, true, false)
+        }
+        Phase::RollingOut(None) => {
+            let message = format!("revision {wanted} starts: {counted} ready{meanwhile}");
+            by_pods(false, "RollingOut", message, true, false)
+        }
+        Phase::Starting(Some(cause)) | Phase::RollingOut(Some(cause)) => of_cause(cause, meanwhile),
+        Phase::Recovering(Some(cause)) => of_cause(cause, format!("; {counted} ready")),
+        Phase::StartFailed(cause) => {
+            by_pods(false, &cause.reason, cause.message.clone(), false, true)
+        }
+        Phase::Broken(cause) => by_pods(
+            false,
+            &cause.reason,
+            format!("{}; {counted} ready", cause.message),
+            false,
+            true,
+        ),
+        Phase::RolloutFailed(cause) => {
+            let message = format!(
+                "revision {wanted} failed with {}: {}{meanwhile}",
+                cause.reason, cause.message
+            );
+            by_pods(false, "RolloutFailed", message, false, true)
+        }
+        Phase::Stopping(old) => {
+            let message =
+                format!("strategy Recreate: revision {old} stops before revision {wanted} starts");
+            by_pods(false, "Recreating", message, true, false)
+        }
+    }
+}
+
+/// `pod` or `pods`.
+#[must_use]
+pub const fn pods(n: i32) -> &'static str {
+    if n == 1 { "pod" } else { "pods" }
+}
+
+fn conditions(
+    observed: &Observed,
+    before: &InferenceServiceStatus,
+    verdict: Verdict,
+    some_pod_ready: bool,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (ready, reason, message) = verdict.ready;
+    let was_available = before
+        .conditions
+        .iter()
+        .any(|c| c.type_ == "Available" && c.status == "True");
+    let available = match verdict.available {
+        Available::ByPods => some_pod_ready,
+        Available::No => false,
+        Available::AsBefore => was_available,
+    };
+    let available_words = if available {
+        ("PodsReady", "requests are answered")
+    } else {
+        ("NoPodsReady", "no pod answers requests")
+    };
+    let mut wanted = vec![
+        ("Ready", ready, reason.clone(), message.clone()),
+        (
+            "Available",
+            available,
+            available_words.0.into(),
+            available_words.1.into(),
+        ),
+        (
+            "Progressing",
+            verdict.progressing,
+            reason.clone(),
+            message.clone(),
+        ),
+    ];
+    if verdict.stalled {
+        wanted.push(("Stalled", true, reason, message));
+    }
+    wanted
+        .into_iter()
+        .map(|(kind, status, reason, message)| {
+            let status = if status { "True" } else { "False" };
+            let since = before
+                .conditions
+                .iter()
+                .find(|c| c.type_ == kind && c.status == status)
+                .map_or(Time(whole_seconds(now)), |c| c.last_transition_time.clone());
+            Condition {
+                type_: kind.into(),
+                status: status.into(),
+                reason,
+                message,
+                last_transition_time: since,
+                observed_generation: observed.service.metadata.generation,
+            }
+        })
+        .collect()
+}
+
+/// Conditions are kept in whole seconds by the API: a fraction would differ from what is read back.
+fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+fn revisions(
+    before: &InferenceServiceStatus,
+    decision: &Decision,
+    wanted: &RevisionName,
+    health: &BTreeMap<RevisionName, Health>,
+    facts: &BTreeMap<RevisionName, Facts>,
+) -> Vec<RevisionStatus> {
+    let mut named: Vec<&RevisionName> = decision.run.keys().chain(health.keys()).collect();
+    named.extend([wanted, &decision.serve]);
+    named.sort();
+    named.dedup();
+    named
+        .into_iter()
+        .map(|name| {
+            let absent = Health::default();
+            let health = health.get(name).unwrap_or(&absent);
+            let facts = facts.get(name).cloned().unwrap_or_default();
+            let replicas = decision.run.get(name).copied().unwrap_or_default();
+            let phase = phase(decision, wanted, name, replicas, health);
+            let told = health.cause.as_ref().map(|cause| LastFailure {
+                reason: cause.reason.clone(),
+                message: cause.message.clone(),
+                exit_code: cause.exit_code,
+            });
+            let earlier = before
+                .revisions
+                .iter()
+                .find(|r| r.name == name.as_str())
+                .and_then(|r| r.last_failure.clone());
+            let last_failure = told.or(earlier).filter(|_| !health.serves(replicas));
+            RevisionStatus {
+                name: name.to_string(),
+                phase,
+                digest: facts.digest,
+                image: facts.image,
+                replicas,
+                ready_replicas: health.ready,
+                last_failure,
+            }
+        })
+        .collect()
+}
+
+fn phase(
+    decision: &Decision,
+    wanted: &RevisionName,
+    name: &RevisionName,
+    replicas: i32,
+    health: &Health,
+) -> RevisionPhase {
+    if *name == decision.serve && health.ready > 0 {
+        RevisionPhase::Serving
+    } else if health.failed().is_some() {
+        RevisionPhase::Failed
+    } else if name != wanted && *name != decision.serve {
+        RevisionPhase::Draining
+    } else if replicas == 0 {
+        RevisionPhase::Stopped
+    } else {
+        RevisionPhase::Starting
+    }
+}

@@ -1,0 +1,236 @@
+//! Which revision gets the requests, which revisions have pods, and what is going on.
+//!
+//! `BlueGreen`: the candidate starts beside the stable revision and takes over when all its pods are
+//! ready; the old one keeps its pods until the Service has certainly moved ([`SETTLE`]), then goes. A
+//! candidate that fails never gets a request, and stays to be looked at.
+//! `Recreate`: no revision starts while pods of another are left.
+//!
+//! The stable revision is the newest mark on a ControllerRevision; `promote` asks for a new mark.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use ortolan_crds::Strategy;
+
+use crate::{failure::Cause, health::Health, revision::RevisionName};
+
+/// How long the old revision keeps its pods after the Service has moved. EndpointSlices and
+/// kube-proxy follow within a second or two on a calm cluster; each pod then serves on for 5 s more
+/// after it was told to end.
+pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// What the decision is made from.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// How a new revision takes over.
+    pub strategy: Strategy,
+    /// Whether the user stopped the service.
+    pub suspended: bool,
+    /// How many pods the serving revision should have (0 when suspended).
+    pub replicas: i32,
+    /// The revision that serves, and since when.
+    pub stable: Option<(&'a RevisionName, Timestamp)>,
+    /// The revision that the spec asks for.
+    pub wanted: &'a RevisionName,
+    /// Every revision that has a Deployment or pods.
+    pub health: &'a BTreeMap<RevisionName, Health>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What is going on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The user stopped the service.
+    Suspended,
+    /// The first revision is not ready yet; the cause when something is wrong.
+    Starting(Option<Cause>),
+    /// The first revision cannot start.
+    StartFailed(Cause),
+    /// The revision that the spec asks for serves with all its pods.
+    Serving,
+    /// It serves with fewer pods than wanted, or with none.
+    Recovering(Option<Cause>),
+    /// The pods of the revision that serves fail for good.
+    Broken(Cause),
+    /// A candidate starts beside the stable revision; the cause when something is wrong.
+    RollingOut(Option<Cause>),
+    /// A candidate cannot start.
+    RolloutFailed(Cause),
+    /// `Recreate`: the old revision's pods have to end first.
+    Stopping(RevisionName),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The revision that the Service selects.
+    pub serve: RevisionName,
+    /// How many pods each revision has; one that is not named is removed.
+    pub run: BTreeMap<RevisionName, i32>,
+    /// Whether the wanted revision becomes the stable one now.
+    pub promote: bool,
+    /// What is going on.
+    pub phase: Phase,
+    /// Look again after this time even if nothing changes.
+    pub requeue: Option<Duration>,
+}
+
+/// Decides.
+#[must_use]
+pub fn step(facts: &Facts<'_>) -> Decision {
+    let mut decision = match facts.stable {
+        _ if facts.suspended => suspended(facts),
+        None => first(facts),
+        Some((stable, _)) if stable == facts.wanted => steady(facts),
+        Some((stable, _)) => match facts.strategy {
+            Strategy::BlueGreen => blue_green(facts, stable),
+            Strategy::Recreate => recreate(facts, stable),
+        },
+    };
+    if facts.strategy == Strategy::BlueGreen && !facts.suspended {
+        keep_while_settling(facts, &mut decision);
+    }
+    decision
+}
+
+fn health<'a>(facts: &'a Facts<'_>, name: &RevisionName) -> &'a Health {
+    static ABSENT: Health = Health {
+        deployed: false,
+        pods: 0,
+        ready: 0,
+        cause: None,
+    };
+    facts.health.get(name).unwrap_or(&ABSENT)
+}
+
+/// Another revision that still has pods or a Deployment that would make some.
+fn other_with_pods<'a>(facts: &'a Facts<'_>, but: &RevisionName) -> Option<&'a RevisionName> {
+    facts
+        .health
+        .iter()
+        .find(|(name, health)| *name != but && health.pods > 0)
+        .map(|(name, _)| name)
+}
+
+fn decision(facts: &Facts<'_>, serve: &RevisionName, phase: Phase) -> Decision {
+    let run = BTreeMap::from([(facts.wanted.clone(), facts.replicas)]);
+    Decision {
+        serve: serve.clone(),
+        run,
+        promote: false,
+        phase,
+        requeue: None,
+    }
+}
+
+fn suspended(facts: &Facts<'_>) -> Decision {
+    let serve = facts.stable.map_or(facts.wanted, |(stable, _)| stable);
+    let mut decision = decision(facts, serve, Phase::Suspended);
+    decision.run = [serve, facts.wanted]
+        .into_iter()
+        .map(|name| (name.clone(), 0))
+        .collect();
+    decision
+}
+
+fn first(facts: &Facts<'_>) -> Decision {
+    let wanted = health(facts, facts.wanted);
+    if facts.strategy == Strategy::Recreate
+        && let Some(old) = other_with_pods(facts, facts.wanted)
+    {
+        return stopping(facts, old, facts.wanted);
+    }
+    let phase = match (wanted.serves(facts.replicas), wanted.failed()) {
+        (true, _) => Phase::Serving,
+        (false, Some(cause)) => Phase::StartFailed(cause.clone()),
+        (false, None) => Phase::Starting(wanted.cause.clone()),
+    };
+    let promote = phase == Phase::Serving;
+    Decision {
+        promote,
+        ..decision(facts, facts.wanted, phase)
+    }
+}
+
+fn steady(facts: &Facts<'_>) -> Decision {
+    if facts.strategy == Strategy::Recreate
+        && !health(facts, facts.wanted).deployed
+        && let Some(other) = other_with_pods(facts, facts.wanted)
+    {
+        return stopping(facts, other, facts.wanted);
+    }
+    let health = health(facts, facts.wanted);
+    let phase = match (health.serves(facts.replicas), health.failed()) {
+        (true, _) => Phase::Serving,
+        (false, Some(cause)) => Phase::Broken(cause.clone()),
+        (false, None) => Phase::Recovering(health.cause.clone()),
+    };
+    decision(facts, facts.wanted, phase)
+}
+
+fn blue_green(facts: &Facts<'_>, stable: &RevisionName) -> Decision {
+    let candidate = health(facts, facts.wanted);
+    if candidate.serves(facts.replicas) {
+        return Decision {
+            promote: true,
+            ..decision(facts, facts.wanted, Phase::Serving)
+        };
+    }
+    let phase = match candidate.failed() {
+        Some(cause) => Phase::RolloutFailed(cause.clone()),
+        None => Phase::RollingOut(candidate.cause.clone()),
+    };
+    let mut decision = decision(facts, stable, phase);
+    decision.run.insert(stable.clone(), facts.replicas);
+    decision
+}
+
+fn recreate(facts: &Facts<'_>, stable: &RevisionName) -> Decision {
+    if let Some(old) = other_with_pods(facts, facts.wanted) {
+        return stopping(facts, old, stable);
+    }
+    let candidate = health(facts, facts.wanted);
+    if candidate.serves(facts.replicas) {
+        return Decision {
+            promote: true,
+            ..decision(facts, facts.wanted, Phase::Serving)
+        };
+    }
+    let phase = match candidate.failed() {
+        Some(cause) => Phase::RolloutFailed(cause.clone()),
+        None => Phase::RollingOut(candidate.cause.clone()),
+    };
+    decision(facts, facts.wanted, phase)
+}
+
+/// Nothing runs until the old revision's pods are gone.
+fn stopping(facts: &Facts<'_>, old: &RevisionName, serve: &RevisionName) -> Decision {
+    let mut decision = decision(facts, serve, Phase::Stopping(old.clone()));
+    decision.run.clear();
+    decision
+}
+
+/// After a promotion every other revision keeps its pods until the Service has certainly moved.
+fn keep_while_settling(facts: &Facts<'_>, decision: &mut Decision) {
+    let since = match facts.stable {
+        _ if decision.promote => facts.now,
+        Some((_, since)) => since,
+        None => return,
+    };
+    let settled = Duration::try_from(facts.now.duration_since(since)).unwrap_or_default();
+    let left = SETTLE.saturating_sub(settled);
+    let first_start = decision.promote && facts.stable.is_none();
+    if left.is_zero() || first_start {
+        return;
+    }
+    for (name, health) in facts.health {
+        if health.deployed && !decision.run.contains_key(name) {
+            decision.run.insert(name.clone(), facts.replicas);
+            decision.requeue = Some(left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

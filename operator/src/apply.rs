@@ -1,0 +1,379 @@
+//! Carries a plan's writes out, in the plan's order, each through the gate.
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{ControllerRevision, Deployment},
+        core::v1::{ConfigMap, Pod, Service},
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use ortolan_core::{
+    observed::Foreign,
+    plan::{Kind, Object, Write},
+};
+use ortolan_crds::{InferenceService, InferenceServiceStatus, names};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    context::Context,
+    index::{Index, Key},
+};
+
+/// Why a write was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else's object has the name.
+    #[error("a {} named {} exists that is not this InferenceService's", .0.kind, .0.name)]
+    Foreign(Foreign),
+    /// The API server refuses the object as it is.
+    #[error("the API server refuses {kind} {name}: {message}")]
+    Refused {
+        /// The object's kind.
+        kind: &'static str,
+        /// The object's name.
+        name: String,
+        /// The API server's words.
+        message: String,
+    },
+    /// We no longer lead.
+    #[error("this replica no longer leads")]
+    NotLeading,
+    /// Anything else: the network, a conflict, a quota.
+    #[error("{verb} {kind} {name}: {source}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: &'static str,
+        /// The object's name.
+        name: String,
+        /// What the client says.
+        source: kube::Error,
+    },
+}
+
+/// Whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Not before the spec changes.
+    Terminal,
+    /// It may pass.
+    Transient,
+    /// Somebody else has to move first.
+    Conflict,
+}
+
+impl Error {
+    /// For the condition, the event, the metric and the log.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Foreign(_) => "NameCollision",
+            Self::Refused { .. } => "InvalidSpec",
+            Self::NotLeading => "NotLeading",
+            Self::Api { .. } => "WriteFailed",
+        }
+    }
+
+    /// Whether trying again can help.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Foreign(_) => Class::Conflict,
+            Self::Refused { .. } => Class::Terminal,
+            Self::NotLeading | Self::Api { .. } => Class::Transient,
+        }
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// One service's writes.
+pub struct Writer<'a> {
+    context: &'a Context,
+    key: &'a Key,
+    uid: &'a str,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer for the InferenceService with this key and UID.
+    #[must_use]
+    pub const fn new(context: &'a Context, key: &'a Key, uid: &'a str) -> Self {
+        Self { context, key, uid }
+    }
+
+    /// Makes the writes, in order; stops at the first that fails.
+    ///
+    /// # Errors
+    /// That of the write that failed.
+    pub async fn apply(&self, writes: Vec<Write>) -> Result<(), Error> {
+        let i = &self.context.indices;
+        for write in writes {
+            match write {
+                Write::CreateRevision(object) => self.create(&object).await?,
+                Write::Apply { object, ours } => match object {
+                    Object::ConfigMap(o) => self.patch(&i.config_maps, &o, ours).await?,
+                    Object::Deployment(o) => self.patch(&i.deployments, o.as_ref(), ours).await?,
+                    Object::DisruptionBudget(o) => self.patch(&i.budgets, &o, ours).await?,
+                    Object::Service(o) => self.patch(&i.services, &o, ours).await?,
+                },
+                Write::Scale {
+                    deployment,
+                    replicas,
+                } => {
+                    self.scale(deployment.as_str(), replicas).await?;
+                }
+                Write::MarkStable { revision, at } => {
+                    self.mark(revision.as_str(), &at.to_string()).await?;
+                }
+                Write::Delete { kind, name, uid } => match kind {
+                    Kind::ConfigMap => self.delete(&i.config_maps, &name, &uid).await?,
+                    Kind::ControllerRevision => self.delete(&i.revisions, &name, &uid).await?,
+                    Kind::Deployment => self.delete(&i.deployments, &name, &uid).await?,
+                    Kind::DisruptionBudget => self.delete(&i.budgets, &name, &uid).await?,
+                    Kind::Pod => self.delete_pod(&name, &uid).await?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the status.
+    ///
+    /// # Errors
+    /// When the write fails.
+    pub async fn status(&self, status: &InferenceServiceStatus) -> Result<(), Error> {
+        let name = &self.key.name;
+        let api: Api<InferenceService> = self.api();
+        let patch = json!({
+            "apiVersion": InferenceService::api_version(&()),
+            "kind": InferenceService::kind(&()),
+            "metadata": {"name": name},
+            "status": status,
+        });
+        let params = PatchParams::apply(names::MANAGER_STATUS).force();
+        self.enter("status", "InferenceService")?;
+        match api.patch_status(name, &params, &Patch::Apply(&patch)).await {
+            Ok(answer) => {
+                self.context.wrote(self.key, answer);
+                Ok(())
+            }
+            // Deleted meanwhile.
+            Err(error) if code(&error) == Some(404) => Ok(()),
+            Err(source) => Err(failed("status", "InferenceService", name, source)),
+        }
+    }
+
+    fn api<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.context.client.clone(), &self.key.namespace)
+    }
+
+    /// The gate, and the count of what goes through it.
+    fn enter(&self, verb: &'static str, kind: &'static str) -> Result<(), Error> {
+        if !self.context.gate.is_open() {
+            return Err(Error::NotLeading);
+        }
+        self.context.metrics.wrote(verb, kind);
+        Ok(())
+    }
+
+    fn ours<K: Resource>(&self, object: &K) -> bool {
+        let owners = object.meta().owner_references.iter().flatten();
+        owners
+            .into_iter()
+            .any(|o| o.controller == Some(true) && o.uid == self.uid)
+    }
+
+    async fn create(&self, object: &ControllerRevision) -> Result<(), Error> {
+        const KIND: &str = "ControllerRevision";
+        let api: Api<ControllerRevision> = self.api();
+        let name = object.name_any();
+        let params = PostParams {
+            field_manager: Some(names::MANAGER_SERVICE.into()),
+            ..PostParams::default()
+        };
+        self.enter("create", KIND)?;
+        let answer = match api.create(&params, object).await {
+            Err(error) if code(&error) == Some(409) => {
+                let found = api
+                    .get(&name)
+                    .await
+                    .map_err(|e| failed("get", KIND, &name, e))?;
+                if !self.ours(&found) {
+                    return Err(Error::Foreign(Foreign { kind: KIND, name }));
+                }
+                found
+            }
+            answer => answer.map_err(|e| failed("create", KIND, &name, e))?,
+        };
+        self.context.indices.revisions.record(answer);
+        Ok(())
+    }
+
+    async fn patch<K>(&self, index: &Index<K>, object: &K, ours: bool) -> Result<(), Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Named
+            + Clone
+            + Serialize
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = self.api();
+        let name = object.name_any();
+        let mut body = serde_json::to_value(object)
+            .map_err(|e| failed("apply", K::KIND, &name, kube::Error::SerdeError(e)))?;
+        body["apiVersion"] = json!(K::api_version(&()));
+        body["kind"] = json!(K::KIND);
+        let gentle = PatchParams::apply(names::MANAGER_SERVICE);
+        let force = gentle.clone().force();
+        self.enter("apply", K::KIND)?;
+        let first = if ours { &force } else { &gentle };
+        let answer = match api.patch(&name, first, &Patch::Apply(&body)).await {
+            Err(error) if code(&error) == Some(409) && !ours => {
+                let found = api
+                    .get(&name)
+                    .await
+                    .map_err(|e| failed("get", K::KIND, &name, e))?;
+                if !self.ours(&found) {
+                    return Err(Error::Foreign(Foreign {
+                        kind: K::KIND,
+                        name,
+                    }));
+                }
+                self.enter("apply", K::KIND)?;
+                api.patch(&name, &force, &Patch::Apply(&body)).await
+            }
+            answer => answer,
+        };
+        index.record(answer.map_err(|e| failed("apply", K::KIND, &name, e))?);
+        Ok(())
+    }
+
+    async fn scale(&self, name: &str, replicas: i32) -> Result<(), Error> {
+        let api: Api<Deployment> = self.api();
+        let body = json!({
+            "apiVersion": Deployment::api_version(&()), "kind": "Deployment",
+            "metadata": {"name": name}, "spec": {"replicas": replicas},
+        });
+        let params = PatchParams::apply(names::MANAGER_AUTOSCALER).force();
+        self.enter("scale", "Deployment")?;
+        let answer = api.patch(name, &params, &Patch::Apply(&body)).await;
+        self.context
+            .indices
+            .deployments
+            .record(answer.map_err(|e| failed("scale", "Deployment", name, e))?);
+        Ok(())
+    }
+
+    async fn mark(&self, name: &str, at: &str) -> Result<(), Error> {
+        const KIND: &str = "ControllerRevision";
+        let api: Api<ControllerRevision> = self.api();
+        let body = json!({"metadata": {"annotations": {names::STABLE: at}}});
+        let params = PatchParams {
+            field_manager: Some(names::MANAGER_SERVICE.into()),
+            ..PatchParams::default()
+        };
+        self.enter("mark", KIND)?;
+        let answer = api.patch(name, &params, &Patch::Merge(&body)).await;
+        self.context
+            .indices
+            .revisions
+            .record(answer.map_err(|e| failed("mark", KIND, name, e))?);
+        Ok(())
+    }
+
+    async fn delete<K>(&self, index: &Index<K>, name: &str, uid: &str) -> Result<(), Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Named
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        self.remove::<K>(name, uid).await?;
+        index.forget(self.key, name);
+        Ok(())
+    }
+
+    /// A pod stays in the index until the watch says that it is gone: it is still ending.
+    async fn delete_pod(&self, name: &str, uid: &str) -> Result<(), Error> {
+        self.remove::<Pod>(name, uid).await
+    }
+
+    async fn remove<K>(&self, name: &str, uid: &str) -> Result<(), Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Named
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = self.api();
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.into()),
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        self.enter("delete", K::KIND)?;
+        match api.delete(name, &params).await {
+            Ok(_) => Ok(()),
+            // Gone, or another object under the same name by now.
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(()),
+            Err(source) => Err(failed("delete", K::KIND, name, source)),
+        }
+    }
+}
+
+fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> Error {
+    match &source {
+        kube::Error::Api(status) if matches!(status.code, 400 | 422) => Error::Refused {
+            kind,
+            name: name.into(),
+            message: status.message.clone(),
+        },
+        _ => Error::Api {
+            verb,
+            kind,
+            name: name.into(),
+            source,
+        },
+    }
+}
+
+/// A kind's name as a constant, for errors and metrics.
+trait Named {
+    const KIND: &'static str;
+}
+
+impl Named for ConfigMap {
+    const KIND: &'static str = "ConfigMap";
+}
+impl Named for ControllerRevision {
+    const KIND: &'static str = "ControllerRevision";
+}
+impl Named for Deployment {
+    const KIND: &'static str = "Deployment";
+}
+impl Named for Pod {
+    const KIND: &'static str = "Pod";
+}
+impl Named for PodDisruptionBudget {
+    const KIND: &'static str = "PodDisruptionBudget";
+}
+impl Named for Service {
+    const KIND: &'static str = "Service";
+}

@@ -1,0 +1,167 @@
+//! What every reconcile shares.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use k8s_openapi::api::{
+    apps::v1::{ControllerRevision, Deployment},
+    core::v1::{ConfigMap, Pod, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{Client, ResourceExt};
+use ortolan_core::{observed::Report, validate::Defaults};
+use ortolan_crds::InferenceService;
+
+use crate::{
+    events::Teller,
+    gate::Gate,
+    index::{Index, Key},
+    metrics::Metrics,
+};
+
+/// How long one reconcile may take.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Everything that the watches keep.
+#[derive(Debug, Default)]
+pub struct Indices {
+    /// ControllerRevisions.
+    pub revisions: Index<ControllerRevision>,
+    /// Deployments.
+    pub deployments: Index<Deployment>,
+    /// Services.
+    pub services: Index<Service>,
+    /// PodDisruptionBudgets.
+    pub budgets: Index<PodDisruptionBudget>,
+    /// ConfigMaps.
+    pub config_maps: Index<ConfigMap>,
+    /// Pods.
+    pub pods: Index<Pod>,
+}
+
+impl Indices {
+    /// Whether every first listing is complete: nothing may be decided before.
+    #[must_use]
+    pub fn are_ready(&self) -> bool {
+        self.revisions.is_ready()
+            && self.deployments.is_ready()
+            && self.services.is_ready()
+            && self.budgets.is_ready()
+            && self.config_maps.is_ready()
+            && self.pods.is_ready()
+    }
+}
+
+/// What every reconcile shares.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// What the platform chose.
+    pub defaults: Defaults,
+    /// What the watches keep.
+    pub indices: Arc<Indices>,
+    /// Whether we may write.
+    pub gate: Gate,
+    /// Events.
+    pub teller: Teller,
+    /// Metrics.
+    pub metrics: Metrics,
+    memory: Mutex<Memory>,
+}
+
+/// What is remembered of one InferenceService between two reconciles; losing it loses nothing.
+#[derive(Default)]
+struct Remembered {
+    /// As our last write of its status answered it.
+    written: Option<Arc<InferenceService>>,
+    /// Failures in a row.
+    failures: u32,
+    /// What pods said of themselves, by UID.
+    reports: HashMap<String, Report>,
+}
+
+type Memory = HashMap<Key, Remembered>;
+
+impl Context {
+    /// A context with an empty memory.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        defaults: Defaults,
+        indices: Arc<Indices>,
+        gate: Gate,
+        teller: Teller,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            client,
+            defaults,
+            indices,
+            gate,
+            teller,
+            metrics,
+            memory: Mutex::default(),
+        }
+    }
+
+    fn with<T>(&self, key: &Key, f: impl FnOnce(&mut Remembered) -> T) -> T {
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        f(memory.entry(key.clone()).or_default())
+    }
+
+    /// The newer of what the watch brought and what our last write answered.
+    pub fn newest(&self, key: &Key, watched: Arc<InferenceService>) -> Arc<InferenceService> {
+        let version =
+            |s: &InferenceService| s.resource_version().and_then(|v| v.parse::<u64>().ok());
+        self.with(key, |memory| match &memory.written {
+            Some(written)
+                if written.uid() == watched.uid() && version(written) > version(&watched) =>
+            {
+                written.clone()
+            }
+            _ => {
+                memory.written = None;
+                watched
+            }
+        })
+    }
+
+    /// Keeps what a write of the status answered.
+    pub fn wrote(&self, key: &Key, service: InferenceService) {
+        self.with(key, |memory| memory.written = Some(Arc::new(service)));
+    }
+
+    /// Counts a failure; answers how many there were in a row.
+    pub fn failed(&self, key: &Key) -> u32 {
+        self.with(key, |memory| {
+            memory.failures = memory.failures.saturating_add(1);
+            memory.failures
+        })
+    }
+
+    /// Forgets the failures.
+    pub fn succeeded(&self, key: &Key) {
+        self.with(key, |memory| memory.failures = 0);
+    }
+
+    /// What a pod said of itself.
+    pub fn report(&self, key: &Key, uid: &str) -> Option<Report> {
+        self.with(key, |memory| memory.reports.get(uid).cloned())
+    }
+
+    /// Keeps what a pod said of itself, and forgets pods that are gone.
+    pub fn keep_reports(&self, key: &Key, reports: HashMap<String, Report>) {
+        self.with(key, |memory| memory.reports = reports);
+    }
+
+    /// Forgets a deleted InferenceService.
+    pub fn forget(&self, key: &Key) {
+        self.memory
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
+    }
+}

@@ -1,0 +1,24 @@
+//! The operator's shell around [`ortolan_core`]: it reads, writes and tells; it decides nothing.
+//!
+//! ```text
+//!  watch ─▶ index (synchronous, by service) ─▶ observe ─▶ ortolan_core::plan ─▶ apply ─▶ status ─▶ events
+//!    │                    ▲                                                        │
+//!    └─ triggers          └──────────── what a write answered is known at once ────┘
+//! ```
+//!
+//! Every replica watches; only the one that holds the Lease writes ([`gate::Gate`]).
+
+pub mod apply;
+pub mod context;
+pub mod events;
+pub mod gate;
+pub mod http;
+pub mod index;
+pub mod lease;
+pub mod metrics;
+pub mod observe;
+pub mod options;
+pub mod probe;
+pub mod reconcile;
+pub mod run;
+pub mod watch;

@@ -1,0 +1,121 @@
+//! The operator's own metrics, for Prometheus (OpenMetrics text).
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    verb: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+/// The operator's metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    reconciles: Family<ResultLabels, Counter>,
+    duration: Histogram,
+    writes: Family<WriteLabels, Counter>,
+    errors: Family<ReasonLabels, Counter>,
+    leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("ortolan_operator");
+        let reconciles = Family::default();
+        registry.register(
+            "reconciles",
+            "Reconciles that ended, by result",
+            reconciles.clone(),
+        );
+        // From 1 ms (nothing to do) to 33 s; the timeout is 60 s.
+        let duration = Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        registry.register(
+            "reconcile_duration_seconds",
+            "Time a reconcile takes",
+            duration.clone(),
+        );
+        let writes = Family::default();
+        registry.register(
+            "writes",
+            "Writes to the API server, by verb and kind",
+            writes.clone(),
+        );
+        let errors = Family::default();
+        registry.register(
+            "errors",
+            "Reconciles that did not finish, by reason",
+            errors.clone(),
+        );
+        let leader = Gauge::default();
+        registry.register("leader", "1 while this replica leads", leader.clone());
+        Self {
+            registry: Arc::new(registry),
+            reconciles,
+            duration,
+            writes,
+            errors,
+            leader,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a reconcile.
+    pub fn reconciled(&self, took: Duration, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        self.reconciles
+            .get_or_create(&ResultLabels { result })
+            .inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a write.
+    pub fn wrote(&self, verb: &'static str, kind: &'static str) {
+        self.writes.get_or_create(&WriteLabels { verb, kind }).inc();
+    }
+
+    /// Counts a failure.
+    pub fn failed(&self, reason: &str) {
+        self.errors
+            .get_or_create(&ReasonLabels {
+                reason: reason.to_owned(),
+            })
+            .inc();
+    }
+
+    /// Says whether this replica leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// All metrics as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

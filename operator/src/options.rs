@@ -1,0 +1,102 @@
+//! The command line. Every option is also an environment variable, `ORTOLAN_…`.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ortolan_core::validate::Defaults;
+use ortolan_crds::Provider;
+
+/// Serves ONNX models on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "ortolan-operator", version, about)]
+pub struct Options {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch InferenceServices and do what they say, until a signal comes.
+    Run(Box<Run>),
+    /// Print the CustomResourceDefinitions as YAML.
+    Crd,
+    /// Say whether the API is installed and InferenceServices can be listed.
+    Check(Scope),
+}
+
+/// Which namespaces.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Scope {
+    /// Watch this namespace only; all namespaces when absent.
+    #[arg(long, env = "ORTOLAN_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub namespace: Option<String>,
+}
+
+/// Options of `run`.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// Which namespaces.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// The server's image for models on the CPU.
+    #[arg(long, env = "ORTOLAN_SERVER_IMAGE_CPU", default_value = "")]
+    pub server_image_cpu: String,
+    /// The server's image for models on NVIDIA GPUs.
+    #[arg(long, env = "ORTOLAN_SERVER_IMAGE_CUDA", default_value = "")]
+    pub server_image_cuda: String,
+    /// The pull policy of the server's image; Kubernetes' own default when absent.
+    #[arg(long, env = "ORTOLAN_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub image_pull_policy: Option<String>,
+    /// Where /metrics, /healthz and /readyz are served.
+    #[arg(long, env = "ORTOLAN_HTTP", default_value = "0.0.0.0:8080")]
+    pub http: SocketAddr,
+    /// Whether only the holder of a Lease writes. Switch it off only for a single replica.
+    #[arg(long, env = "ORTOLAN_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    /// The Lease's name: one for each installation in a namespace.
+    #[arg(long, env = "ORTOLAN_LEASE_NAME", default_value = "ortolan-operator")]
+    pub lease_name: String,
+    /// The Lease's namespace; the operator's own when absent.
+    #[arg(long, env = "ORTOLAN_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// How many InferenceServices are worked on at once.
+    #[arg(long, env = "ORTOLAN_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub concurrency: u16,
+    /// How log lines look.
+    #[arg(long, env = "ORTOLAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or tracing's filter syntax.
+    #[arg(long, env = "ORTOLAN_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Run {
+    /// What the platform chose.
+    #[must_use]
+    pub fn defaults(&self) -> Defaults {
+        let images = [
+            (Provider::CPU, &self.server_image_cpu),
+            (Provider::CUDA, &self.server_image_cuda),
+        ];
+        let images: BTreeMap<_, _> = images
+            .into_iter()
+            .filter(|(_, image)| !image.is_empty())
+            .map(|(provider, image)| (provider, image.clone()))
+            .collect();
+        Defaults {
+            images,
+            image_pull_policy: self.image_pull_policy.clone(),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! One reconcile: observe → plan (pure) → apply → status → events. It reads like that line.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{Resource, core::DeserializeGuard, runtime::controller::Action};
+use ortolan_core::{
+    backoff,
+    observed::Observed,
+    plan::{self, Plan},
+};
+use ortolan_crds::InferenceService;
+
+use crate::{
+    apply::{self, Class, Writer},
+    context::{Context, TIMEOUT},
+    index::Key,
+    observe,
+};
+
+/// A pod that could not be asked what it fetched is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
+
+/// What the watch brings: an object that cannot be read must not blind us to the others.
+pub type Watched = DeserializeGuard<InferenceService>;
+
+/// Why a reconcile did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Reading failed.
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
+    /// Writing failed.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// It took too long.
+    #[error("not finished within {} s", TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl Error {
+    /// For the metric and the log.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Observe(error) => error.reason(),
+            Self::Apply(error) => error.reason(),
+            Self::Timeout => "Timeout",
+        }
+    }
+}
+
+/// The key of what the watch brought.
+#[must_use]
+pub fn key(watched: &Watched) -> Key {
+    let meta = watched.meta();
+    Key {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}
+
+/// Works on one InferenceService, if we lead.
+///
+/// # Errors
+/// What is worth trying again; [`on_error`] says when.
+pub async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.gate.is_open() || !context.indices.are_ready() {
+        // Whoever starts to lead, with full caches, looks at everything.
+        return Ok(Action::await_change());
+    }
+    let key = key(&watched);
+    let service = match &watched.0 {
+        Ok(service) => Arc::new(service.clone()),
+        Err(invalid) => {
+            tracing::error!(service = key.name, namespace = key.namespace, error = %invalid,
+                "an InferenceService cannot be read by this version of the operator: left alone");
+            context.metrics.failed("Unreadable");
+            return Ok(Action::await_change());
+        }
+    };
+    let started = std::time::Instant::now();
+    let work = work(&context, &key, context.newest(&key, service));
+    let result = tokio::time::timeout(TIMEOUT, work)
+        .await
+        .unwrap_or(Err(Error::Timeout));
+    context
+        .metrics
+        .reconciled(started.elapsed(), result.is_ok());
+    if result.is_ok() {
+        context.succeeded(&key);
+    }
+    result
+}
+
+async fn work(
+    context: &Context,
+    key: &Key,
+    service: Arc<InferenceService>,
+) -> Result<Action, Error> {
+    let seen = observe::observe(context, key, service).await?;
+    let observed = seen.observed;
+    let plan = plan::plan(&observed, &context.defaults, Timestamp::now());
+    let requeue = requeue(&plan, seen.unasked);
+    let writer = Writer::new(context, key, observed.uid());
+    match writer.apply(plan.writes.clone()).await {
+        Ok(()) => report(context, &writer, &observed, &plan).await?,
+        Err(error) => {
+            if let Some(refusal) = refusal(&observed, &error) {
+                report(context, &writer, &observed, &refusal).await?;
+                if error.class() == Class::Terminal {
+                    return Ok(Action::await_change());
+                }
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
+}
+
+fn requeue(plan: &Plan, unasked: bool) -> Option<Duration> {
+    let ask = unasked.then_some(ASK_AGAIN);
+    plan.requeue.into_iter().chain(ask).min()
+}
+
+/// The status, when it differs, and then the events.
+async fn report(
+    context: &Context,
+    writer: &Writer<'_>,
+    observed: &Observed,
+    plan: &Plan,
+) -> Result<(), apply::Error> {
+    if let Some(status) = &plan.status
+        && observed.service.status.as_ref() != Some(status)
+    {
+        writer.status(status).await?;
+    }
+    if context.gate.is_open() {
+        context.teller.tell(&observed.service, &plan.notices).await;
+    }
+    for notice in &plan.notices {
+        tracing::info!(
+            service = observed.name(),
+            namespace = observed.namespace(),
+            reason = notice.reason,
+            "{}",
+            notice.message
+        );
+    }
+    Ok(())
+}
+
+/// What people are told of a write that was refused; errors that pass by themselves are only logged.
+fn refusal(observed: &Observed, error: &apply::Error) -> Option<Plan> {
+    let message = match error {
+        apply::Error::Foreign(foreign) => plan::collision(foreign),
+        apply::Error::Refused { .. } => error.to_string(),
+        apply::Error::Api {
+            source: kube::Error::Api(status),
+            ..
+        } if status.code == 403 => {
+            return Some(plan::refuse(
+                observed,
+                "Forbidden",
+                &error.to_string(),
+                Timestamp::now(),
+            ));
+        }
+        apply::Error::NotLeading | apply::Error::Api { .. } => return None,
+    };
+    Some(plan::refuse(
+        observed,
+        error.reason(),
+        &message,
+        Timestamp::now(),
+    ))
+}
+
+/// When to try again: kube does not count the failures, so we do.
+#[must_use]
+pub fn on_error(watched: Arc<Watched>, error: &Error, context: Arc<Context>) -> Action {
+    let key = key(&watched);
+    if let Error::Apply(apply::Error::NotLeading) = error {
+        return Action::await_change();
+    }
+    context.metrics.failed(error.reason());
+    let failures = context.failed(&key);
+    let delay = backoff::delay(failures, jitter(&key, failures));
+    tracing::warn!(service = key.name, namespace = key.namespace, reason = error.reason(), %error,
+        failures, retry_in = ?delay, "a reconcile did not finish");
+    Action::requeue(delay)
+}
+
+/// A number in 0..=1 that differs between objects and tries: what jitter needs, and no more.
+fn jitter(key: &Key, failures: u32) -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let drawn = RandomState::new().hash_one((key, failures)) >> 32;
+    f64::from(u32::try_from(drawn).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,281 @@
+//! Puts the parts together, and takes them apart again when a signal comes.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use futures::{StreamExt, stream};
+use kube::{
+    Api, Client, Config,
+    api::ListParams,
+    runtime::{
+        Controller, WatchStreamExt, controller, reflector,
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use ortolan_crds::InferenceService;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    context::{Context, Indices},
+    events::Teller,
+    gate::Gate,
+    http, lease,
+    metrics::Metrics,
+    options::{LogFormat, Run, Scope},
+    reconcile::{self, Watched, on_error},
+    watch as watches,
+};
+
+/// Changes that come within this time are worked on together.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// Two threads: the work is waiting for the API server.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+}
+
+/// Sets the log up, on standard error.
+pub fn logging(options: &Run) {
+    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|error| {
+        eprintln!("--log {:?} is no filter ({error}): using info", options.log);
+        EnvFilter::new("info")
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match options.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+/// `check`: says whether InferenceServices can be listed.
+///
+/// # Errors
+/// What is missing, in a sentence.
+pub async fn check(scope: &Scope) -> anyhow::Result<()> {
+    let client = Client::try_default()
+        .await
+        .context("no cluster is configured")?;
+    let api: Api<InferenceService> = watches::api(client, scope.namespace.as_deref());
+    let list = api.list_metadata(&ListParams::default().limit(1)).await.context(
+        "InferenceServices cannot be listed: is the CustomResourceDefinition installed, and may this account list them?",
+    )?;
+    let more = list.metadata.remaining_item_count.unwrap_or(0);
+    let count = list.items.len() + usize::try_from(more).unwrap_or(0);
+    println!("serving.ortolan.dev/v1alpha1 is served; {count} InferenceServices");
+    Ok(())
+}
+
+/// `run`: works until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the cluster cannot be reached at the start, or the address cannot be listened on.
+pub async fn run(options: Run) -> anyhow::Result<()> {
+    let config = Config::infer().await.context("no cluster is configured")?;
+    let own_namespace = config.default_namespace.clone();
+    let client = Client::try_from(config)?;
+    let version = client
+        .apiserver_version()
+        .await
+        .context("the API server does not answer")?;
+    tracing::info!(
+        kubernetes = version.git_version,
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = options.scope.namespace.as_deref().unwrap_or("all"),
+        "starting"
+    );
+    wait_for_definition(&client, options.scope.namespace.as_deref()).await;
+
+    let me = identity();
+    let indices = Arc::new(Indices::default());
+    let metrics = Metrics::default();
+    let (stop, stopping) = watch::channel(false);
+    let (leads, leading) = watch::channel(false);
+
+    let listener = TcpListener::bind(options.http)
+        .await
+        .with_context(|| format!("cannot listen on {}", options.http))?;
+    let web = tokio::spawn(http::serve(
+        listener,
+        metrics.clone(),
+        indices.clone(),
+        stopping.clone(),
+    ));
+
+    let namespace = options.scope.namespace.clone();
+    let (triggers, triggered) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(watches::owned(
+        client.clone(),
+        namespace.clone(),
+        indices.clone(),
+        triggers,
+    ));
+
+    let election = options.leader_elect.then(|| {
+        let lease_namespace = options
+            .lease_namespace
+            .clone()
+            .or_else(pod_namespace)
+            .unwrap_or(own_namespace);
+        let api = Api::namespaced(client.clone(), &lease_namespace);
+        let candidate =
+            lease::Candidate::new(api, options.lease_name.clone(), me.clone(), leads.clone());
+        tokio::spawn(candidate.run(stopping.clone()))
+    });
+    if !options.leader_elect {
+        leads.send_replace(true);
+    }
+
+    let context = Arc::new(Context::new(
+        client.clone(),
+        options.defaults(),
+        indices.clone(),
+        Gate::leading(leading.clone()),
+        Teller::new(client.clone(), &me),
+        metrics.clone(),
+    ));
+    tokio::spawn(stop_on_signal(stop));
+    control(client, &options, context, triggered, leading, stopping).await;
+
+    watching.abort();
+    if let Some(election) = election {
+        election.await.context("the election's task broke")?;
+    }
+    web.await.context("the web server's task broke")??;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// The controller: what changed is reconciled until `stopping` turns true.
+async fn control(
+    client: Client,
+    options: &Run,
+    context: Arc<Context>,
+    triggered: mpsc::UnboundedReceiver<crate::index::Key>,
+    leading: watch::Receiver<bool>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let api: Api<Watched> = watches::api(client, options.scope.namespace.as_deref());
+    let (reader, writer) = reflector::store();
+    let forgetting = context.clone();
+    let services = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|service: &mut Watched| {
+            if let Ok(service) = &mut service.0 {
+                service.metadata.managed_fields = None;
+            }
+        })
+        .inspect(move |event| {
+            if let Ok(watcher::Event::Delete(service)) = event {
+                forgetting.forget(&reconcile::key(service));
+            }
+        })
+        .reflect(writer)
+        .touched_objects();
+    let owned = stream::unfold(triggered, |mut triggered| async move {
+        let key = triggered.recv().await?;
+        let object = ObjectRef::<Watched>::new(&key.name).within(&key.namespace);
+        Some((object, triggered))
+    });
+    let config = controller::Config::default()
+        .concurrency(options.concurrency)
+        .debounce(DEBOUNCE);
+    Controller::for_stream(services, reader)
+        .with_config(config)
+        .reconcile_on(owned)
+        .reconcile_all_on(whenever_ready(context.clone(), leading))
+        .graceful_shutdown_on(async move {
+            let _ = stopping.wait_for(|stop| *stop).await;
+        })
+        .run(reconcile::reconcile, |w, e, c| on_error(w, e, c), context)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "the controller goes on");
+            }
+        })
+        .await;
+}
+
+/// An item each time that this replica starts to lead with full caches: look at everything.
+fn whenever_ready(
+    context: Arc<Context>,
+    leading: watch::Receiver<bool>,
+) -> impl futures::Stream<Item = ()> + Send + 'static {
+    stream::unfold(
+        (context, leading, false),
+        |(context, mut leading, mut before)| async move {
+            loop {
+                let now = *leading.borrow_and_update();
+                context.metrics.leads(now);
+                if now && !before {
+                    while !context.indices.are_ready() {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                    return Some(((), (context, leading, true)));
+                }
+                before = now;
+                leading.changed().await.ok()?;
+            }
+        },
+    )
+}
+
+/// Without the CustomResourceDefinition every watch fails; say so once, and begin when it is there.
+async fn wait_for_definition(client: &Client, namespace: Option<&str>) {
+    let api: Api<Watched> = watches::api(client.clone(), namespace);
+    let mut told = false;
+    while let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
+        if !told {
+            tracing::warn!(%error, "InferenceServices cannot be listed yet: is the CustomResourceDefinition installed?");
+            told = true;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+async fn stop_on_signal(stop: watch::Sender<bool>) {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        tracing::error!("signals cannot be received: end this process with SIGKILL");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("a signal came: finishing what is under way");
+    stop.send_replace(true);
+}
+
+/// The pod's name and the process's start: a restarted container is another candidate.
+fn identity() -> String {
+    let host = std::env::var("POD_NAME")
+        .or_else(|_| std::env::var("HOSTNAME"))
+        .unwrap_or_else(|_| "ortolan-operator".into());
+    format!(
+        "{host}_{}_{}",
+        std::process::id(),
+        jiff::Timestamp::now().as_millisecond()
+    )
+}
+
+fn pod_namespace() -> Option<String> {
+    std::env::var("POD_NAMESPACE")
+        .ok()
+        .filter(|namespace| !namespace.is_empty())
+}
