@@ -12,15 +12,24 @@ import re
 import sys
 
 # Where reasons are made, and the patterns that find them: `Cause::new(class, "Reason", …)`, `("Reason".into(), …)` and the server's own list.
+CAUSE = r'Cause::new\(\s*(?:Class::)?\w+,\s*"([A-Z]\w+)"'
+NOTICE = r'Notice::(?:normal|warning)\(\s*"([A-Z]\w+)"'
+REFUSAL = r'refuse\(\s*&?observed,\s*"([A-Z]\w+)"'
+REASON = r'Self::\w+(?:\(_\)| \{ \.\. \})? => "([A-Z]\w+)"'
 SOURCES = {
-    "operator/core/src/failure.rs": [r'Cause::new\(\s*\w*(?:Class::)?\w+,\s*"([A-Z]\w+)"', r'unwrap_or\("([A-Z]\w+)"\)'],
+    "operator/core/src/failure.rs": [CAUSE, r'unwrap_or\("([A-Z]\w+)"\)'],
     "operator/core/src/health.rs": [r'\("([A-Z]\w+)"\.into\(\)'],
-    "operator/core/src/status.rs": [r'reason:? = "([A-Z]\w+)"', r'=> \("([A-Z]\w+)"', r'=> "([A-Z]\w+)"'],
-    "operator/core/src/plan.rs": [r'Cause::new\(\s*\w*(?:Class::)?\w+,\s*"([A-Z]\w+)"'],
+    "operator/core/src/status.rs": [r'by_pods\(\s*\w+,\s*"([A-Z]\w+)"', r'\(\s*true,\s*"([A-Z]\w+)"\.into', r'\("([A-Z]\w+)", "'],
+    "operator/core/src/plan.rs": [NOTICE, REFUSAL, r'Some\(\(\s*"([A-Z]\w+)"'],
+    "operator/core/src/plan/objects.rs": [NOTICE],
+    "operator/src/apply.rs": [REASON],
+    "operator/src/observe.rs": [REASON],
+    "operator/src/reconcile.rs": [REASON, REFUSAL, r'failed\("([A-Z]\w+)"\)'],
     "server/model/src/failure.rs": [r'Self::\w+ => "([A-Z]\w+)"'],
 }
 # Handed on as the kubelet says them, by a match on these words.
 HANDED_ON = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+NO_REASONS = {"Troubleshooting", "Events"}
 
 
 def anchor(heading):
@@ -61,8 +70,9 @@ def reasons():
 def undocumented():
     known = reasons()
     page = pathlib.Path("docs/troubleshooting.md")
-    documented = {word for word in headings(page) if re.fullmatch(r"[A-Z]\w+", word)}
-    documented -= {"Troubleshooting"}
+    documented = {word for word in headings(page) if re.fullmatch(r"[A-Z]\w+", word)} - NO_REASONS
+    for row in re.findall(r"^\|((?: `[A-Z]\w+`,?)+) \|", page.read_text(), flags=re.M):
+        documented.update(re.findall(r"`(\w+)`", row))
     for word in sorted(known - documented):
         yield f"{page}: the code can give the reason {word}, which has no heading"
     for word in sorted(documented - known):
