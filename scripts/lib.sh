@@ -25,13 +25,16 @@ elapsed() {
 }
 now_ms() { printf '%s' "$(($(date +%s%N) / 1000000))"; }
 
-# step TITLE COMMAND...: shows the title, runs the command with its output as it is, then prints how long it took.
+# step TITLE COMMAND...: shows the title, runs the command with its output as it is, then prints how long it took. Steps inside steps
+# are noted with their depth, so that the sum counts nothing twice.
 step() {
   local title=$1 t0 rc=0; shift
   log "$_bold==> $title$_plain"; t0=$(now_ms)
+  ORTOLAN_DEPTH=$((${ORTOLAN_DEPTH:-0} + 1)); export ORTOLAN_DEPTH
   "$@" || rc=$?
+  ORTOLAN_DEPTH=$((ORTOLAN_DEPTH - 1))
   t0=$(($(now_ms) - t0))
-  printf '%s\t%s\t%s\n' "$t0" "$rc" "$title" >> "${ORTOLAN_TIMINGS:-/dev/null}"
+  printf '%s\t%s\t%s\t%s\n' "$ORTOLAN_DEPTH" "$t0" "$rc" "$title" >> "${ORTOLAN_TIMINGS:-/dev/null}"
   if [ "$rc" = 0 ]; then log "$_dim    $title: $(elapsed $t0)$_plain"; else log "$_red    $title: failed after $(elapsed $t0)$_plain"; fi
   return "$rc"
 }
@@ -44,15 +47,16 @@ quiet() {
   return "$rc"
 }
 
-# print_timings FILE: what the steps recorded, longest shown as it is: one line each, then the sum.
+# print_timings FILE: what the steps recorded, a step's parts above it and indented; the sum is of the outermost ones.
 print_timings() {
-  local ms rc title sum=0
+  local depth ms rc title sum=0
   [ -s "$1" ] || return 0
   log "${_bold}Timings$_plain"
-  while IFS=$'\t' read -r ms rc title; do
-    sum=$((sum + ms)); printf '  %12s  %s%s\n' "$(elapsed "$ms")" "$title" "$([ "$rc" = 0 ] || echo "  (failed, exit $rc)")" >&2
+  while IFS=$'\t' read -r depth ms rc title; do
+    [ "$depth" != 0 ] || sum=$((sum + ms))
+    printf '  %14s  %*s%s%s\n' "$(elapsed "$ms")" $((depth * 2)) '' "$title" "$([ "$rc" = 0 ] || echo "  (failed, exit $rc)")" >&2
   done < "$1"
-  printf '  %12s  in all\n' "$(elapsed "$sum")" >&2
+  printf '  %14s  in all\n' "$(elapsed "$sum")" >&2
 }
 
 # version_at_least HAVE WANT

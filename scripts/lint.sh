@@ -1,0 +1,13 @@
+#!/bin/bash
+# What can be said about the code without running it: format, clippy, the purity of the core, the dependencies.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cargo_here
+cd "$REPO"
+step "rustfmt" cargo fmt --all --check || die "run: cargo fmt --all"
+step "clippy" nice cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+# Alone, because features unify in a workspace build: only so does the compiler show that the core needs no client and no runtime.
+step "the core on its own" nice cargo check -p ortolan-core --locked --quiet
+deny=$ORTOLAN_CACHE/tools/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
+[ -x "$deny" ] || deny=$(command -v cargo-deny) || die "cargo-deny is missing: scripts/install.sh test"
+step "cargo deny" quiet deny "$deny" --all-features check --hide-inclusion-graph bans licenses sources
