@@ -6,6 +6,8 @@
 //!                └─► http::listen ─► router ─► v2 · v1 · raw ──┘
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod announce;
 pub mod app;
 pub mod cpu;

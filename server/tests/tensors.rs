@@ -172,7 +172,7 @@ async fn each_mistake_has_a_sentence_of_its_own() {
                 r#"{"name":"b","datatype":"FP32","shape":[9223372036854775807,2],"data":[1,2]}"#,
             ),
             400,
-            &["too large"],
+            &["expected 18446744073709551614"],
         ),
         (
             with_b(r#"{"name":"b","datatype":"FP32","shape":[1,2],"data":[1,2,3]}"#),
