@@ -35,6 +35,8 @@ pub struct Serving {
     pub pipeline: Option<Pipeline>,
     /// Bounds the pipelines that run beside each other.
     pub pipeline_slots: Semaphore,
+    /// Bounds the pipelines that run or wait.
+    pub pipeline_queue: Semaphore,
     /// Of what was fetched.
     pub digest: Digest,
     /// The provider that was asked for; the engine knows which one it got.

@@ -218,6 +218,12 @@ impl Cold {
         &self.engine.signature
     }
 
+    /// The provider that the sessions got.
+    #[must_use]
+    pub fn active(&self) -> Provider {
+        self.engine.active
+    }
+
     /// Runs every session once on `inputs`; the threads then take requests. Blocking.
     pub fn warm(self, inputs: Vec<Tensor>) -> Result<Engine, Failure> {
         let inputs = Arc::new(inputs);
@@ -312,7 +318,9 @@ impl Worker {
         };
         let values: Result<Vec<_>, _> = inputs.iter().cloned().map(Tensor::into_ort).collect();
         let values = values.map_err(|error| failed(error.message()))?;
-        match catch_unwind(AssertUnwindSafe(|| self.run(session, &values))) {
+        match catch_unwind(AssertUnwindSafe(|| {
+            self.run(session, &output_names(session), &values)
+        })) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failed(error.message())),
             Err(_) => Err(failed("it panicked")),
@@ -321,6 +329,7 @@ impl Worker {
 
     fn serve(&self, session: &mut Session) {
         let has_free_dimensions = session_has_free_dimensions(session);
+        let names = output_names(session);
         while let Ok(Job {
             inputs,
             since,
@@ -332,7 +341,7 @@ impl Worker {
                 continue;
             }
             let start = Instant::now();
-            let ran = catch_unwind(AssertUnwindSafe(|| self.run(session, &inputs)));
+            let ran = catch_unwind(AssertUnwindSafe(|| self.run(session, &names, &inputs)));
             let answer = match ran {
                 Ok(Ok(outputs)) => Ok(Outcome {
                     outputs,
@@ -349,21 +358,14 @@ impl Worker {
     fn run(
         &self,
         session: &mut Session,
+        names: &[String],
         inputs: &[SessionInputValue<'static>],
     ) -> ort::Result<Vec<DynValue>> {
-        let names: Vec<String> = session
-            .outputs()
-            .iter()
-            .map(|output| output.name().to_owned())
-            .collect();
         let mut outputs = session.run_with_options(inputs, &*self.switch)?;
+        let missing = |name: &str| ort::Error::new(format!("the run gave no output {name:?}"));
         names
             .iter()
-            .map(|name| {
-                outputs
-                    .remove(name)
-                    .ok_or_else(|| ort::Error::new(format!("no output {name:?}")))
-            })
+            .map(|name| outputs.remove(name).ok_or_else(|| missing(name)))
             .collect()
     }
 
@@ -387,6 +389,14 @@ fn open(environment: &Environment, plan: &Plan) -> Result<(Session, Signature, P
     let signature = Signature::of(&loaded.session, &plan.outline)
         .map_err(|message| Failure::new(Reason::InvalidModel, message))?;
     Ok((loaded.session, signature, loaded.active))
+}
+
+fn output_names(session: &Session) -> Vec<String> {
+    session
+        .outputs()
+        .iter()
+        .map(|output| output.name().to_owned())
+        .collect()
 }
 
 fn session_has_free_dimensions(session: &Session) -> bool {

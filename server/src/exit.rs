@@ -35,6 +35,30 @@ pub fn fail(failure: &Failure, log: Option<&Path>) -> u8 {
     failure.reason.exit_code()
 }
 
+/// Says what is wrong with the command line, to the terminal and, as one line, to the termination
+/// log. Help and version are asked for by people and leave the log alone. Gives the exit code.
+#[must_use]
+pub fn refuse(usage: &clap::Error) -> u8 {
+    // Nothing can be done about a terminal that is gone.
+    let _ = usage.print();
+    if usage.use_stderr() {
+        // The options did not parse, so that only the environment can name another file.
+        let chosen = std::env::var_os("ORTOLAN_TERMINATION_LOG").map(PathBuf::from);
+        let text = usage.render().to_string();
+        let said: Vec<&str> = text
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .map(str::trim)
+            .collect();
+        let line = said.join(" ");
+        let line = line.strip_prefix("error: ").unwrap_or(&line);
+        if let Some(path) = termination_log(chosen.as_deref()) {
+            let _ = std::fs::write(path, format!("Usage: {line}"));
+        }
+    }
+    u8::try_from(usage.exit_code()).unwrap_or(2)
+}
+
 /// Ends the process at once, without the destructors of C++ libraries: ONNX Runtime may be loading
 /// or running in another thread, and pulling its globals from under it ends in a signal instead of
 /// the documented code. Nothing of ours waits in a buffer: logs are written line by line.

@@ -6,8 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::options::LogFormat;
 
-/// ONNX Runtime says at `info` what it optimises, node by node: only its warnings are for users.
-const DEFAULT: &str = "info,ort=error";
+/// What goes wrong inside ONNX Runtime comes back as an error and is told from there; its own lines would let
+/// any client with a wrong tensor fill the log.
+const DEFAULT: &str = "info,ort=off";
 
 /// Starts logging. A second call changes nothing.
 pub fn start(format: LogFormat) {

@@ -5,7 +5,10 @@ use ortolan_model::{Failure, Reason};
 use ortolan_server::{exit, logging, options::Options, serve};
 
 fn main() {
-    let options = Options::parse();
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(usage) => exit::now(exit::refuse(&usage)),
+    };
     logging::start(options.log_format);
     let termination_log = options.termination_log.clone();
     let ended = tokio::runtime::Builder::new_multi_thread()

@@ -12,9 +12,9 @@ use crate::{
     announce,
     app::{App, Serving},
     cpu,
-    engine::{Engine, Plan, warm_up_inputs},
+    engine::{Cold, Engine, Plan, warm_up_inputs},
     http::{self, listen},
-    options::{Options, Sessions},
+    options::{Options, Provider, Sessions},
     pipeline,
     runtime::{self, Recipe},
     signals::{Signal, Signals},
@@ -163,23 +163,7 @@ fn open(
 ) -> Result<Serving, Failure> {
     let start = Instant::now();
     app.startup.enter("Load");
-    let sessions = match options.sessions {
-        Sessions::Auto => cpu::available().get().div_ceil(options.threads.get()),
-        Sessions::Exactly(sessions) => sessions.get(),
-    };
-    let recipe = Recipe {
-        threads: options.threads.get(),
-        provider: options.provider,
-        fallback: options.fallback,
-    };
-    let plan = Plan {
-        outline: Arc::new(runtime::inspect(&package.model_path)?),
-        model: package.model_path,
-        recipe,
-        sessions,
-        queue: options.queue.get(),
-    };
-    let cold = Engine::load(environment, &plan)?;
+    let (cold, sessions) = load_sessions(options, environment, &package.model_path)?;
     let mut known = Vec::new();
     if let Some(pipeline) = &package.config.pipeline {
         pipeline::check(pipeline, cold.signature())
@@ -197,11 +181,55 @@ fn open(
         engine,
         pipeline: package.config.pipeline,
         pipeline_slots: Semaphore::new(sessions.max(2)),
+        pipeline_queue: Semaphore::new(options.queue.get()),
         digest: package.digest,
         requested: options.provider,
         sessions,
         threads: options.threads.get(),
     })
+}
+
+/// Loads as many sessions as the options and the provider ask for. Blocking.
+fn load_sessions(
+    options: &Options,
+    environment: &ort::environment::Environment,
+    model: &Path,
+) -> Result<(Cold, usize), Failure> {
+    let per_cpu = cpu::available().get().div_ceil(options.threads.get());
+    let sessions = match options.sessions {
+        Sessions::Exactly(sessions) => sessions.get(),
+        Sessions::Auto if options.provider == Provider::CPU => per_cpu,
+        // A device runs one session's kernels after the other, and each session holds the weights.
+        Sessions::Auto => 1,
+    };
+    let recipe = Recipe {
+        threads: options.threads.get(),
+        provider: options.provider,
+        fallback: options.fallback,
+    };
+    let plan = Plan {
+        outline: Arc::new(runtime::inspect(model)?),
+        model: model.to_path_buf(),
+        recipe,
+        sessions,
+        queue: options.queue.get(),
+    };
+    let cold = Engine::load(environment, &plan)?;
+    let fell_back = cold.active() == Provider::CPU && options.provider != Provider::CPU;
+    if !fell_back || options.sessions != Sessions::Auto || per_cpu == 1 {
+        return Ok((cold, sessions));
+    }
+    drop(cold);
+    let recipe = Recipe {
+        provider: Provider::CPU,
+        ..recipe
+    };
+    let plan = Plan {
+        recipe,
+        sessions: per_cpu,
+        ..plan
+    };
+    Ok((Engine::load(environment, &plan)?, per_cpu))
 }
 
 /// Serve on, close the port, finish what is queued, stop what still runs.

@@ -240,11 +240,27 @@ fn a_port_in_use_is_said_before_anything_is_fetched() {
 
 #[test]
 fn wrong_flags_are_the_command_lines_own_error() {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ortolan-server"));
-    let output = command
-        .args(["m.onnx", "--sessions", "many"])
-        .output()
-        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("termination");
+    let run = |arguments: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_ortolan-server"))
+            .args(arguments)
+            .env("ORTOLAN_TERMINATION_LOG", &log)
+            .output()
+            .unwrap()
+    };
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!log.exists(), "help is no failure");
+    let output = run(&["m.onnx", "--sessions", "many"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("write auto"));
+    let line = std::fs::read_to_string(&log).unwrap();
+    assert!(
+        line.starts_with("Usage: ") && line.contains("write auto"),
+        "{line}"
+    );
+    assert_eq!(run(&["m.onnx", "--no-such-option"]).status.code(), Some(2));
+    let line = std::fs::read_to_string(&log).unwrap();
+    assert!(line.contains("--no-such-option"), "{line}");
 }

@@ -8,10 +8,14 @@ use std::{
     convert::Infallible, net::SocketAddr, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
-use axum::{Router, response::IntoResponse};
+use axum::{
+    Router,
+    body::{Body, Bytes, HttpBody},
+    response::IntoResponse,
+};
 use futures::FutureExt;
 use http::{HeaderValue, Request, Response, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -113,11 +117,15 @@ fn connection(stream: TcpStream, router: &Router, app: &Arc<App>, graceful: &Gra
     });
 }
 
-async fn answer(
+async fn answer<B>(
     router: Router,
     app: Arc<App>,
-    request: Request<Incoming>,
-) -> Result<Response<axum::body::Body>, Infallible> {
+    request: Request<B>,
+) -> Result<Response<Body>, Infallible>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
     let answered = AssertUnwindSafe(router.oneshot(request))
         .catch_unwind()
         .await;
@@ -135,4 +143,50 @@ async fn answer(
             .insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use http::StatusCode;
+
+    use super::*;
+
+    async fn panics() -> &'static str {
+        panic!("as a bug would")
+    }
+
+    async fn ask(app: &Arc<App>, path: &str) -> Response<Body> {
+        let router = Router::new()
+            .route("/panics", get(panics))
+            .route("/ok", get(|| async { "ok" }));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        answer(router, Arc::clone(app), request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_and_the_next_request_is_answered() {
+        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        assert_eq!(
+            ask(&app, "/panics").await.status(),
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+        assert_eq!(ask(&app, "/ok").await.status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn answers_close_their_connection_only_while_the_app_drains() {
+        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        assert!(
+            !ask(&app, "/ok")
+                .await
+                .headers()
+                .contains_key(header::CONNECTION)
+        );
+        app.drain();
+        assert_eq!(
+            ask(&app, "/ok").await.headers()[header::CONNECTION],
+            "close"
+        );
+    }
 }

@@ -77,6 +77,12 @@ pub(super) async fn predict(
         "checked when the pipeline was loaded"
     );
     let claimed = Kind::of_media_type(&essence(kind));
+    let Ok(_place) = serving.pipeline_queue.try_acquire() else {
+        app.metrics.rejected("queue_full");
+        return Err(ApiError::unavailable(
+            "too many images wait to be decoded; try again",
+        ));
+    };
     // Decoding takes milliseconds of CPU: never on the threads that move bytes, and only as many at once as
     // there are sessions to feed.
     let slot = serving.pipeline_slots.acquire().await;

@@ -77,7 +77,9 @@ pub enum ImageError {
     #[error("{0}")]
     Undecodable(String),
     /// More pixels than the limit.
-    #[error("the image has {width}×{height} pixels; at most {MAX_PIXELS} are decoded")]
+    #[error(
+        "the image has {width}×{height} pixels; at most {MAX_PIXELS} are decoded, of deep colour half of that"
+    )]
     TooLarge {
         /// From its header.
         width: u32,
@@ -123,7 +125,9 @@ fn decode(body: &[u8], claimed: Option<Kind>) -> Result<DynamicImage, ImageError
     let reader = ImageReader::with_format(Cursor::new(body), kind.format());
     let mut decoder = reader.into_decoder().map_err(broken)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+    let pixels = u64::from(width) * u64::from(height);
+    // Deep colour and transparency take up to eight bytes a pixel.
+    if pixels > MAX_PIXELS || decoder.total_bytes() > 4 * MAX_PIXELS {
         return Err(ImageError::TooLarge { width, height });
     }
     // Cameras store a turned photograph as it came off the sensor and say so beside it.
