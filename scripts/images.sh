@@ -40,7 +40,13 @@ base_rootfs() {
   have mmdebstrap || die "mmdebstrap is missing: run scripts/install.sh"
   rm -rf "$dir"
   quiet base-image mmdebstrap --quiet --variant=extract --include="$BASE_PACKAGES" "$1" "$dir" || return 1
-  (cd "$dir"
+  slim_rootfs "$dir" || return 1
+  tar --sort=name --mtime=@0 --numeric-owner -C "$dir" -cf "$2.new" . && mv "$2.new" "$2" && rm -rf "$dir"
+}
+# slim_rootfs DIR: a shell of its own with errexit, which a step around it would switch off.
+slim_rootfs() {
+  bash -euo pipefail -s "$1" <<'S'
+   cd "$1"
    mkdir -p etc/ssl/certs home/nonroot
    find usr/share/ca-certificates -name '*.crt' | LC_ALL=C sort | xargs cat > etc/ssl/certs/ca-certificates.crt
    find usr/share -mindepth 1 -maxdepth 1 ! -name doc -exec rm -rf {} +
@@ -52,8 +58,8 @@ base_rootfs() {
    echo 'hosts: files dns' > etc/nsswitch.conf
    printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n' > etc/passwd
    printf 'root:x:0:\nnonroot:x:65532:\n' > etc/group
-   chown 65532:65532 home/nonroot)
-  tar --sort=name --mtime=@0 --numeric-owner -C "$dir" -cf "$2.new" . && mv "$2.new" "$2"; rm -rf "$dir"
+   chown 65532:65532 home/nonroot
+S
 }
 
 # Sets BASE (an image), BASE_KEY and, where it is known, BASE_GLIBC.
@@ -62,7 +68,7 @@ base() {
   if [ -n "${ORTOLAN_IMAGE_BASE:-}" ]; then BASE=$ORTOLAN_IMAGE_BASE BASE_KEY=$ORTOLAN_IMAGE_BASE BASE_GLIBC=; case $BASE in *debian12*) BASE_GLIBC=2.36;; esac; return; fi
   suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")                  # the programs are built here, so the base has this machine's glibc
   [ -n "$suite" ] || die "only Debian and Ubuntu give a base image from packages; set ORTOLAN_IMAGE_BASE to an image with a glibc at least as new as this machine's"
-  key=$(declare -f base_rootfs | { cat; echo "$suite $BASE_PACKAGES $(uname -m)"; } | sha256sum | cut -c1-12)
+  key=$(declare -f base_rootfs slim_rootfs | { cat; echo "$suite $BASE_PACKAGES $(uname -m)"; } | sha256sum | cut -c1-12)
   file=$OUT/base-$suite-$key.tar BASE=localhost/ortolan/base:$key BASE_KEY=$key
   [ -s "$file" ] || step "base image from $suite's packages" base_rootfs "$suite" "$file" || die "the base image could not be made"
   BASE_GLIBC=$(getconf GNU_LIBC_VERSION | awk '{print $2}')
@@ -106,6 +112,7 @@ build_image() { # build_image IMAGE
     quiet "image-$1" buildah bud --isolation chroot --build-arg "BASE=$BASE" --target "$1" -t "$ref" -f "$REPO/Dockerfile" "$STAGE" &&
       quiet "image-$1-save" buildah push "$ref" "docker-archive:$OUT/$1.tar.new:$ref"
   fi || die "the image $1 could not be built"
+  [ -s "$OUT/$1.tar.new" ] || die "the builder wrote no archive of the image $1"
   mv "$OUT/$1.tar.new" "$OUT/$1.tar"
 }
 

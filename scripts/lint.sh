@@ -11,3 +11,4 @@ step "the core on its own" nice cargo check -p ortolan-core --locked --quiet
 deny=$ORTOLAN_CACHE/tools/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
 [ -x "$deny" ] || deny=$(command -v cargo-deny) || die "cargo-deny is missing: scripts/install.sh test"
 step "cargo deny" quiet deny "$deny" --all-features check --hide-inclusion-graph bans licenses sources
+step "docs" "$REPO/scripts/docs.sh" check

@@ -7,8 +7,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib.sh"
 
 CLUSTER_ROOT=$ORTOLAN_CACHE/cluster
-# What decides the programs: their versions and how they are built.
-CLUSTER_KEY=$(cd "$REPO/e2e/cluster" && cat build go/*/go.mod go/*/*.go | { cat; printf '%s' "$KUBERNETES_VERSION $ETCD_VERSION $COREDNS_VERSION $HELM_VERSION"; } | sha256sum | cut -c1-12)
+# What decides the programs: their versions and sources. The number is for the recipe (flags, layout): raise it when e2e/cluster/build changes those.
+CLUSTER_KEY=$({ echo "recipe 1 $KUBERNETES_VERSION"; cat "$REPO"/e2e/cluster/go/*/{go.mod,go.sum,main.go} 2>/dev/null; } | sha256sum | cut -c1-12)
 BIN=${ORTOLAN_CLUSTER_BIN:-$CLUSTER_ROOT/bin-$CLUSTER_KEY}
 
 # name_cluster NAME [STATE-DIR] [INDEX]: the index gives a cluster its ports and addresses, so that clusters of two names never meet.
@@ -70,4 +70,67 @@ stop() {
   local p; p=$(cat "$R/pids/$1" 2>/dev/null) || die "the cluster '$NAME' has no component '$1' running"
   in_node bash -c 'kill -s "$1" "$0" 2>/dev/null; for _ in {1..300}; do [ -d "/proc/$0" ] || exit 0; sleep 0.1; done; kill -9 "$0"; sleep 0.2' "$p" "${2:-TERM}"
   rm -f "$R/pids/$1"
+}
+
+# What up was running when it was killed, and the programs of a cluster that was started without root, carry its state folder in the environment.
+ours() {
+  local p
+  inits all
+  for p in $(grep -lzxF "ORTOLAN_CLUSTER_STATE_OF=$R" /proc/[0-9]*/environ 2>/dev/null); do
+    p=${p#/proc/}; p=${p%/environ}
+    if [ "$p" != $$ ] && ! grep -qs '^State:.Z' "/proc/$p/status"; then echo "$p"; fi
+  done
+}
+
+# end_processes: with the init the kernel ends every process of its namespaces, and their mounts and network go with the last of them.
+end_processes() {
+  local pids
+  for _ in {1..200}; do
+    pids=$(inits); [ -n "$pids" ] || pids=$(ours); [ -n "$pids" ] || return 0      # the init first: the unshare that waits for it collects it
+    # shellcheck disable=SC2086
+    kill -KILL $pids 2>/dev/null || true
+    sleep 0.05
+  done
+  die "processes of the cluster '$NAME' do not end: $(ours | tr '\n' ' ')"
+}
+
+# end_traces: what is not in a namespace: the wire's end, and the cgroups.
+end_traces() {
+  local root
+  [ "$(id -u)" = 0 ] || return 0
+  for _ in {1..40}; do [ -e "/sys/class/net/$LINK" ] || break; sleep 0.05; done     # the kernel takes the network away a moment later
+  if [ -e "/sys/class/net/$LINK" ]; then ip link del "$LINK"; fi
+  for root in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    [ -d "$root/$CGROUP" ] || continue
+    for _ in {1..40}; do find "$root/$CGROUP" -depth -type d -exec rmdir {} + 2>/dev/null || true; [ -d "$root/$CGROUP" ] || break; sleep 0.05; done
+    [ ! -d "$root/$CGROUP" ] || warn "the cgroup $root/$CGROUP is still in use"
+  done
+}
+
+# make_init PARAMETER...: starts the init of $R with these parameters in namespaces of its own; it is ready when this returns.
+make_init() {
+  local init=$REPO/e2e/cluster/init own=()
+  if [ "$(id -u)" = 0 ]; then own=(unshare --fork --pid --mount --mount-proc --propagation private); fi
+  rm -f "$R/init.ready"
+  setsid "${own[@]}" "$init" "$R" "$@" > "$R/logs/init.log" 2>&1 < /dev/null 8>&- &
+  for _ in {1..100}; do [ -e "$R/init.ready" ] && break; sleep 0.05; done
+  [ -e "$R/init.ready" ] || die "the cluster's namespaces could not be made: $(tail -n 3 "$R/logs/init.log")"
+  [ -n "$(init_pid)" ] || die "the cluster's first process has ended: see $R/logs/init.log"
+}
+
+# component NAME COMMAND...: writes $R/cmd/NAME, one line, so that a program can be stopped and started by itself.
+component() {
+  local n=$1; shift
+  { printf '#!/bin/bash\nexport ORTOLAN_CLUSTER_STATE_OF=%q\ncd %q\nunset KUBECONFIG HTTP_PROXY HTTPS_PROXY http_proxy https_proxy ALL_PROXY all_proxy\nexec' "$R" "$R"
+    printf ' %q' "$@"; echo; } > "$R/cmd/$n"
+  chmod +x "$R/cmd/$n"
+}
+
+# wait_for SECONDS WHAT LOG COMMAND...
+wait_for() {
+  local end=$((SECONDS + $1)) what=$2 file=$3; shift 3
+  until "$@" >/dev/null 2>&1; do
+    [ "$SECONDS" -lt "$end" ] || { tail -n 15 "$R/logs/$file.log" | sed 's/^/  | /' >&2; die "$what did not come up in time; the whole log: $R/logs/$file.log"; }
+    sleep 0.1
+  done
 }
