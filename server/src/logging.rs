@@ -8,7 +8,9 @@ use crate::options::LogFormat;
 
 /// What goes wrong inside ONNX Runtime comes back as an error and is told from there; its own lines would let
 /// any client with a wrong tensor fill the log.
-const DEFAULT: &str = "info,ort=off";
+///
+/// A directive holds for every target that starts with its name, and ours start with `ort`, too.
+const DEFAULT: &str = "info,ort=off,ortolan_server=info,ortolan_model=info";
 
 /// Starts logging. A second call changes nothing.
 pub fn start(format: LogFormat) {
