@@ -97,7 +97,7 @@ fn zeros(spec: &TensorSpec) -> Option<String> {
         .iter()
         .map(|dim| if *dim < 0 { 1 } else { *dim })
         .collect();
-    let count = crate::tensor::element_count(&shape).filter(|count| *count <= 16)?;
+    let count = crate::tensor::element_count(&shape).filter(|count| *count <= 64)?;
     let element = match spec.datatype {
         DataType::Bool => "false",
         DataType::Bytes => "\"\"",

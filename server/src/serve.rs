@@ -250,7 +250,7 @@ async fn drain(
         );
         tokio::select! {
             () = tokio::time::sleep(options.drain_delay) => {}
-            _ = signals.next() => {}
+            () = signals.interrupt() => {}
         }
     }
     tracing::info!(
@@ -260,7 +260,7 @@ async fn drain(
     let _ = close.send(());
     let finished = tokio::select! {
         finished = timeout(options.grace, &mut connections) => finished.is_ok(),
-        _ = signals.next() => false,
+        () = signals.interrupt() => false,
     };
     if !finished {
         tracing::warn!("stopping what still runs");

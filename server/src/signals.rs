@@ -43,6 +43,12 @@ impl Signals {
         })
     }
 
+    /// The next SIGINT: a person who does not want to wait. A kubelet that was restarted sends its
+    /// SIGTERM again, and that must not cut a drain short.
+    pub async fn interrupt(&mut self) {
+        self.interrupt.recv().await;
+    }
+
     /// The next one.
     pub async fn next(&mut self) -> Signal {
         tokio::select! {

@@ -328,6 +328,8 @@ async fn a_drain_under_load_loses_no_request() {
     );
     server.signal("TERM");
     tokio::time::sleep(Duration::from_millis(500)).await;
+    // A kubelet that was restarted says it again.
+    server.signal("TERM");
     assert_eq!(
         server.get("/healthz/ready").await.0,
         200,

@@ -86,28 +86,49 @@ pub(super) async fn metrics(State(app): Shared) -> Answer {
 pub(super) async fn page(State(app): Shared) -> String {
     let (name, version) = (&app.name, &app.version);
     let state = app.startup.snapshot().phase;
-    let mut page = format!(
-        "Ortolan serves the ONNX model {name}, version {version}. State: {state}\n\n\
-         GET  /v2                                 the server\n\
-         GET  /v2/health/live  /v2/health/ready   its health\n\
-         GET  /v2/models/{name}                   the model's inputs and outputs\n\
-         GET  /v2/models/{name}/ready             its readiness\n\
-         POST /v2/models/{name}/infer             tensors as JSON (Open Inference Protocol V2)\n\
-         GET  /v1/models/{name}                   its state (V1)\n\
-         POST /v1/models/{name}:predict           {{\"instances\": [...]}} (V1)\n"
-    );
+    let mut paths = vec![
+        ("GET  /v2".to_owned(), "the server"),
+        (
+            "GET  /v2/health/live, /v2/health/ready".to_owned(),
+            "its health",
+        ),
+        (
+            format!("GET  /v2/models/{name}"),
+            "the model's inputs and outputs",
+        ),
+        (format!("GET  /v2/models/{name}/ready"), "its readiness"),
+        (
+            format!("POST /v2/models/{name}/infer"),
+            "tensors as JSON, Open Inference Protocol V2",
+        ),
+        (format!("GET  /v1/models/{name}"), "its state, V1"),
+        (
+            format!("POST /v1/models/{name}:predict"),
+            "{\"instances\": [...]}, V1",
+        ),
+        ("GET  /metrics".to_owned(), "OpenMetrics"),
+        (
+            "GET  /healthz/live, ready, startup".to_owned(),
+            "probes; startup tells what was loaded",
+        ),
+    ];
     if app
         .serving
         .get()
         .is_some_and(|serving| serving.pipeline.is_some())
     {
-        page.push_str(&format!(
-            "POST /predict/{name}                     a photograph: curl --data-binary @photo.jpg\n"
+        paths.push((
+            format!("POST /predict/{name}"),
+            "a photograph: curl --data-binary @photo.jpg",
         ));
     }
-    page.push_str(
-        "GET  /metrics                            OpenMetrics\n\
-         GET  /healthz/live  ready  startup       probes; startup tells what was loaded\n",
-    );
-    page
+    let width = paths.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+    let lines: Vec<String> = paths
+        .iter()
+        .map(|(path, what)| format!("{path:width$}  {what}\n"))
+        .collect();
+    format!(
+        "Ortolan serves the ONNX model {name}, version {version}. State: {state}\n\n{}",
+        lines.concat()
+    )
 }
