@@ -35,7 +35,12 @@ pub fn parse_nano(text: &str) -> Option<i128> {
         None => (1, number.strip_prefix('+').unwrap_or(number)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() && fraction.is_empty() {
+    if !(whole
+        .chars()
+        .chain(fraction.chars())
+        .all(|c| c.is_ascii_digit()))
+        || (whole.is_empty() && fraction.is_empty())
+    {
         return None;
     }
     let fraction = fraction.get(..fraction.len().min(18))?;

@@ -5,7 +5,7 @@
 //! it. What the operator fills in ([`Resolved`]) is frozen beside it and is no part of the identity,
 //! so that neither an upgrade of the operator nor new defaults restart a pod.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::{
     api::{apps::v1::ControllerRevision, core::v1::PodTemplateSpec},
@@ -239,13 +239,13 @@ mod tests {
         let cases = [
             (
                 json!({"model": {"uri": "https://models.example.com/m.onnx"}}),
-                "8f4f0a5f",
+                "1ad331e3",
             ),
             (
                 json!({"model": {"uri": "https://models.example.com/m.onnx", "version": "3"},
                        "server": {"resources": {"requests": {"cpu": 1}}, "threads": 2},
                        "pod": {"nodeSelector": {"zone": "a"}}}),
-                "c8e1b6a0",
+                "db941420",
             ),
         ];
         for (value, expected) in cases {
