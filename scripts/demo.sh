@@ -64,7 +64,7 @@ programs & beside=$!
 step "images" "$REPO/scripts/images.sh" || { kill "$beside" 2>/dev/null || true; exit 1; }
 step "programs of the cluster" wait "$beside"
 PATH=$(cat "$ORTOLAN_LOGS/cluster-bin.path"):$PATH
-photograph=$("$REPO/scripts/models.sh" photograph)
+photograph=$("$REPO/scripts/models.sh")/flower.jpg
 step "cluster" cluster
 step "chart" chart
 step "example" example
