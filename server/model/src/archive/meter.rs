@@ -11,8 +11,11 @@ use std::{
     rc::Rc,
 };
 
-use super::Refusal;
-use crate::{disk::size, task::Pulse};
+use crate::{
+    disk::size,
+    failure::{Failure, Reason},
+    task::Pulse,
+};
 
 /// Deflate cannot do better than 1032:1 and weights hardly compress at all; models of mostly zeros
 /// measured below 100:1 in practice.
@@ -26,19 +29,21 @@ const HEADER_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Meter<'a> {
     unpacked: Cell<u64>,
     headers_left: Cell<Option<u64>>,
-    refusal: RefCell<Option<Refusal>>,
+    refusal: RefCell<Option<Failure>>,
+    name: &'a str,
     packed: u64,
     limit: u64,
     pulse: &'a Pulse,
 }
 
 impl<'a> Meter<'a> {
-    /// `packed`: the archive's size; `limit`: for all that it unpacks to.
-    pub(crate) fn new(packed: u64, limit: u64, pulse: &'a Pulse) -> Self {
+    /// `name`: the archive in sentences; `packed`: its size; `limit`: for all that it unpacks to.
+    pub(crate) fn new(name: &'a str, packed: u64, limit: u64, pulse: &'a Pulse) -> Self {
         Self {
             unpacked: Cell::new(0),
             headers_left: Cell::new(None),
             refusal: RefCell::new(None),
+            name,
             packed,
             limit,
             pulse,
@@ -62,13 +67,16 @@ impl<'a> Meter<'a> {
         let total = self.unpacked.get().saturating_add(bytes);
         self.unpacked.set(total);
         if total > self.limit {
-            return Err(self.refuse(format!(
-                "unpacks to more than {}, the limit (--max-model-bytes)",
-                size(self.limit)
-            )));
+            return Err(self.refuse(
+                Reason::ModelTooLarge,
+                format!(
+                    "unpacks to more than {}, the limit (--max-model-bytes)",
+                    size(self.limit)
+                ),
+            ));
         }
         if total > RATIO_FROM && total / MAX_RATIO > self.packed {
-            return Err(self.refuse(format!(
+            return Err(self.refuse(Reason::ArchiveRefused, format!(
                 "unpacks to more than {MAX_RATIO} times its size ({} so far): a bomb, not a model",
                 size(total)
             )));
@@ -77,24 +85,25 @@ impl<'a> Meter<'a> {
             match left.checked_sub(bytes) {
                 Some(left) => self.headers_left.set(Some(left)),
                 None => {
-                    return Err(self.refuse(format!(
-                        "holds a header of more than {}",
-                        size(HEADER_BYTES)
-                    )));
+                    return Err(self.refuse(
+                        Reason::ArchiveRefused,
+                        format!("holds a header of more than {}", size(HEADER_BYTES)),
+                    ));
                 }
             }
         }
         Ok(())
     }
 
-    fn refuse(&self, sentence: String) -> io::Error {
+    fn refuse(&self, reason: Reason, sentence: String) -> io::Error {
+        let sentence = format!("the archive {} {sentence}", self.name);
         let error = io::Error::other(sentence.clone());
-        self.refusal.replace(Some(Refusal(sentence)));
+        self.refusal.replace(Some(Failure::new(reason, sentence)));
         error
     }
 
     /// Why the meter ended the reading, if it did.
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
+    pub(crate) fn refusal(&self) -> Option<Failure> {
         self.refusal.take()
     }
 }
@@ -127,21 +136,27 @@ mod tests {
     #[test]
     fn each_bound_has_its_sentence_and_the_bound_itself_still_passes() {
         let pulse = Pulse::default();
-        let meter = Meter::new(10, 100, &pulse);
+        let meter = Meter::new("m.tar", 10, 100, &pulse);
         assert!(meter.count(100).is_ok());
         assert!(meter.count(1).is_err());
-        assert!(meter.refusal().unwrap().0.contains("--max-model-bytes"));
+        assert!(
+            meter
+                .refusal()
+                .unwrap()
+                .message
+                .contains("--max-model-bytes")
+        );
 
-        let meter = Meter::new(RATIO_FROM / MAX_RATIO, u64::MAX, &pulse);
+        let meter = Meter::new("m.tar", RATIO_FROM / MAX_RATIO, u64::MAX, &pulse);
         assert!(meter.count(RATIO_FROM as usize).is_ok());
         assert!(meter.count(MAX_RATIO as usize).is_err());
-        assert!(meter.refusal().unwrap().0.contains("a bomb"));
+        assert!(meter.refusal().unwrap().message.contains("a bomb"));
 
-        let meter = Meter::new(u64::MAX, u64::MAX, &pulse);
+        let meter = Meter::new("m.tar", u64::MAX, u64::MAX, &pulse);
         meter.expect_headers();
         assert!(meter.count(HEADER_BYTES as usize).is_ok());
         assert!(meter.count(1).is_err());
-        assert!(meter.refusal().unwrap().0.contains("header"));
+        assert!(meter.refusal().unwrap().message.contains("header"));
         meter.expect_content();
         assert!(meter.count(1).is_ok());
     }

@@ -68,7 +68,7 @@ pub(crate) fn unpack(
     let packed = File::open(file)
         .and_then(|f| Ok((f.metadata()?.len(), f)))
         .map_err(|e| disk::failure("read", file, &e))?;
-    let meter = Rc::new(Meter::new(packed.0, limit, pulse));
+    let meter = Rc::new(Meter::new(name, packed.0, limit, pulse));
     let reader = BufReader::with_capacity(COPY_BUFFER, packed.1);
     let mut writer = Writer::new(target, Rc::clone(&meter));
     let outcome = match kind {
@@ -86,7 +86,8 @@ pub(crate) fn unpack(
     match (outcome, meter.refusal()) {
         (Ok(()), _) => Ok(writer.manifest()),
         (Err(Stop::Failed(failure)), _) => Err(failure),
-        (Err(_), Some(refusal)) | (Err(Stop::Refused(refusal)), None) => {
+        (Err(_), Some(failure)) => Err(failure),
+        (Err(Stop::Refused(refusal)), None) => {
             Err(refused(format!("the archive {name} {}", refusal.0)))
         }
         (Err(Stop::Broken(cause)), None) => Err(refused(format!(

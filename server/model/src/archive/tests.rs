@@ -223,7 +223,7 @@ fn more_than_the_limit_never_reaches_the_disk() {
     let bytes = tar(&[("model.onnx", &vec![1; 3 * MIB as usize])]);
     for (kind, bytes) in [(Archive::Tar, bytes.clone()), (Archive::TarGz, gz(&bytes))] {
         let failure = unpacked(kind, &bytes, 2 * MIB).map(|_| ()).unwrap_err();
-        assert_eq!(failure.reason, Reason::ArchiveRefused);
+        assert_eq!(failure.reason, Reason::ModelTooLarge);
         assert!(
             failure.message.contains("more than 2.00 MiB, the limit"),
             "{failure}"
