@@ -1,17 +1,13 @@
 //! Puts the parts together, and takes them apart again when a signal comes.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::{StreamExt, stream};
 use kube::{
     Api, Client, Config,
     api::ListParams,
-    runtime::{
-        Controller, WatchStreamExt, controller, reflector,
-        reflector::ObjectRef,
-        watcher,
-    },
+    runtime::{Controller, WatchStreamExt, controller, reflector, reflector::ObjectRef, watcher},
 };
 use ortolan_crds::InferenceService;
 use tokio::{
@@ -85,24 +81,24 @@ pub async fn check(scope: &Scope) -> anyhow::Result<()> {
 /// When the cluster cannot be reached at the start, or the address cannot be listened on.
 pub async fn run(options: Run) -> anyhow::Result<()> {
     let config = Config::infer().await.context("no cluster is configured")?;
-    let own_namespace = config.default_namespace.clone();
-    let client = Client::try_from(config)?;
-    let version = client
-        .apiserver_version()
-        .await
-        .context("the API server does not answer")?;
-    tracing::info!(
-        kubernetes = version.git_version,
-        version = env!("CARGO_PKG_VERSION"),
-        namespace = options.scope.namespace.as_deref().unwrap_or("all"),
-        "starting"
-    );
-    wait_for_definition(&client, options.scope.namespace.as_deref()).await;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(stop_on_signal(stop));
+    operate(Client::try_from(config)?, options, stopping).await
+}
 
+/// The operator without its process: works through this client until `stopping` turns true.
+///
+/// # Errors
+/// As [`run`].
+pub async fn operate(
+    client: Client,
+    options: Run,
+    stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let namespace = options.scope.namespace.clone();
     let me = identity();
     let indices = Arc::new(Indices::default());
     let metrics = Metrics::default();
-    let (stop, stopping) = watch::channel(false);
     let (leads, leading) = watch::channel(false);
 
     let listener = TcpListener::bind(options.http)
@@ -115,7 +111,12 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         stopping.clone(),
     ));
 
-    let namespace = options.scope.namespace.clone();
+    let mut stop_early = stopping.clone();
+    tokio::select! {
+        begun = begin(&client, namespace.as_deref()) => begun?,
+        _ = stop_early.wait_for(|stop| *stop) => return Ok(()),
+    }
+
     let (triggers, triggered) = mpsc::unbounded_channel();
     let watching = tokio::spawn(watches::owned(
         client.clone(),
@@ -129,7 +130,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
             .lease_namespace
             .clone()
             .or_else(pod_namespace)
-            .unwrap_or(own_namespace);
+            .unwrap_or_else(|| client.default_namespace().to_owned());
         let api = Api::namespaced(client.clone(), &lease_namespace);
         let candidate =
             lease::Candidate::new(api, options.lease_name.clone(), me.clone(), leads.clone());
@@ -147,7 +148,6 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         Teller::new(client.clone(), &me),
         metrics.clone(),
     ));
-    tokio::spawn(stop_on_signal(stop));
     control(client, &options, context, triggered, leading, stopping).await;
 
     watching.abort();
@@ -231,6 +231,22 @@ fn whenever_ready(
             }
         },
     )
+}
+
+/// Says which cluster this is, and waits until it knows InferenceServices.
+async fn begin(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {
+    let version = client
+        .apiserver_version()
+        .await
+        .context("the API server does not answer")?;
+    tracing::info!(
+        kubernetes = version.git_version,
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = namespace.unwrap_or("all"),
+        "starting"
+    );
+    wait_for_definition(client, namespace).await;
+    Ok(())
 }
 
 /// Without the CustomResourceDefinition every watch fails; say so once, and begin when it is there.
