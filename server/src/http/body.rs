@@ -83,3 +83,40 @@ fn too_large(announced: Option<u64>, limit: usize) -> ApiError {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use futures::{StreamExt, stream};
+
+    use super::*;
+
+    fn chunks(parts: &[&'static str]) -> impl stream::Stream<Item = Result<Bytes, std::io::Error>> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|part| Ok(Bytes::from_static(part.as_bytes())))
+            .collect();
+        stream::iter(parts)
+    }
+
+    #[tokio::test]
+    async fn a_body_in_parts_is_put_together_and_bounded() {
+        let body = || Body::from_stream(chunks(&["abc", "", "def"]));
+        assert_eq!(read(body(), 6).await, Ok(Bytes::from_static(b"abcdef")));
+        assert_eq!(read(Body::empty(), 0).await, Ok(Bytes::new()));
+        let error = read(body(), 5).await.unwrap_err();
+        assert_eq!(error.code, StatusCode::PAYLOAD_TOO_LARGE);
+        let error = read(Body::from("abcdef"), 5).await.unwrap_err();
+        assert_eq!(error.code, StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(error.message.contains("6 bytes"), "{}", error.message);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stalls_is_told_so() {
+        let body = Body::from_stream(chunks(&["abc"]).chain(stream::pending()));
+        assert_eq!(
+            read(body, 100).await.unwrap_err().code,
+            StatusCode::REQUEST_TIMEOUT
+        );
+    }
+}

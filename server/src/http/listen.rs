@@ -149,6 +149,10 @@ where
 mod tests {
     use axum::routing::get;
     use http::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::Instant,
+    };
 
     use super::*;
 
@@ -187,6 +191,39 @@ mod tests {
         assert_eq!(
             ask(&app, "/ok").await.headers()[header::CONNECTION],
             "close"
+        );
+    }
+
+    /// Time stands still but for timers: what a client sees that says `words` and then nothing.
+    async fn silence_after(words: &[u8]) -> Duration {
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        let router = Router::new().route("/ok", get(|| async { "ok" }));
+        let (_keep, closed) = oneshot::channel();
+        tokio::spawn(serve(listener, router, app, closed));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(words).await.unwrap();
+        let start = Instant::now();
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(HEAD * 10, client.read_to_end(&mut answer)).await;
+        end.expect("the server ends the connection").unwrap();
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_head_does_not_hold_a_connection_for_ever() {
+        let held = silence_after(b"GET /ok HTTP/1.1\r\nhost: a\r\nx-half: ").await;
+        assert!(held <= HEAD + Duration::from_secs(1), "{held:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_closed_in_the_end() {
+        let held = silence_after(b"GET /ok HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(held <= HEAD + Duration::from_secs(1), "{held:?}");
+        assert!(
+            held >= HEAD - Duration::from_secs(1),
+            "kept for the next request: {held:?}"
         );
     }
 }
