@@ -14,8 +14,10 @@ STATE=$KIND_ROOT/state                                     # the offline engine'
 # As lib.sh of e2e/cluster names them:
 NAME=kind R=$KIND_ROOT/run LINK=ortolan-kind HOST_IP=10.255.16.1 NODE_IP=10.255.16.2 CGROUP=ortolan-kind
 
+# Whoever uses the offline cluster has its engine in DOCKER_HOST: that is no engine of theirs.
+if [ "${DOCKER_HOST:-}" = "unix://$R/docker.sock" ]; then unset DOCKER_HOST; fi
 ORTOLAN_KIND_MODE=stock
-if [ -n "${ORTOLAN_KIND_OFFLINE:-}" ] || ! { have docker && docker info >/dev/null 2>&1; }; then ORTOLAN_KIND_MODE=offline; fi
+if [ -n "${ORTOLAN_KIND_OFFLINE:-}" ] || [ -n "$(init_pid)" ] || ! { have docker && docker info >/dev/null 2>&1; }; then ORTOLAN_KIND_MODE=offline; fi
 ENGINE=$KIND_ROOT/engine
 if [ "$ORTOLAN_KIND_MODE" = offline ]; then
   need_root "A Docker engine of our own"
