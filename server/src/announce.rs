@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Says that the model is ready; at a terminal's log format with all that was found.
-pub fn ready(options: &Options, app: &App) {
+pub fn ready(options: &Options, address: SocketAddr, app: &App) {
     let Some(serving) = app.serving.get() else {
         return;
     };
@@ -25,7 +25,7 @@ pub fn ready(options: &Options, app: &App) {
         "ready after {seconds:.3} s"
     );
     if options.log_format == LogFormat::Text {
-        eprintln!("{}", summary(options.http, app, serving));
+        eprintln!("{}", summary(address, app, serving));
     }
 }
 

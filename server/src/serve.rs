@@ -29,6 +29,8 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let uri: ModelUri = options.uri.parse()?;
     let name = model_name(&options, &uri)?;
     let listener = listen::bind(options.http).await?;
+    // Port 0 asks for any free one: say which it is.
+    let address = listener.local_addr().unwrap_or(options.http);
     let app = Arc::new(App::new(
         name,
         options.model_version.clone(),
@@ -37,7 +39,7 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let (close, closed) = tokio::sync::oneshot::channel();
     let router = http::router(Arc::clone(&app));
     let connections = tokio::spawn(listen::serve(listener, router, Arc::clone(&app), closed));
-    tracing::info!("listening on http://{}, loading {uri}", options.http);
+    tracing::info!("listening on http://{address}, loading {uri}");
     tokio::select! {
         loaded = load(&options, uri, &app) => loaded?,
         signal = signals.next() => {
@@ -45,7 +47,7 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    announce::ready(&options, &app);
+    announce::ready(&options, address, &app);
     let signal = signals.next().await;
     drain(&options, &app, signal, &mut signals, close, connections).await;
     Ok(())
