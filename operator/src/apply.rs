@@ -123,10 +123,10 @@ impl<'a> Writer<'a> {
             match write {
                 Write::CreateRevision(object) => self.create(&object).await?,
                 Write::Apply { object, ours } => match object {
-                    Object::ConfigMap(o) => self.patch(&i.config_maps, &o, ours).await?,
+                    Object::ConfigMap(o) => self.patch(&i.config_maps, o.as_ref(), ours).await?,
                     Object::Deployment(o) => self.patch(&i.deployments, o.as_ref(), ours).await?,
-                    Object::DisruptionBudget(o) => self.patch(&i.budgets, &o, ours).await?,
-                    Object::Service(o) => self.patch(&i.services, &o, ours).await?,
+                    Object::DisruptionBudget(o) => self.patch(&i.budgets, o.as_ref(), ours).await?,
+                    Object::Service(o) => self.patch(&i.services, o.as_ref(), ours).await?,
                 },
                 Write::Scale {
                     deployment,

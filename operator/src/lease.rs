@@ -59,8 +59,14 @@ impl Candidate {
             }
         }
         if self.is_leading() {
-            self.lose("this replica ends");
-            let _ = time::timeout(Duration::from_secs(2), self.write(true)).await;
+            self.leads.send_replace(false);
+            match time::timeout(Duration::from_secs(2), self.write(true)).await {
+                Ok(Ok(())) => tracing::info!(lease = self.name, "the lease was given back"),
+                _ => tracing::warn!(
+                    lease = self.name,
+                    "the lease could not be given back: others wait until it ends"
+                ),
+            }
         }
     }
 

@@ -50,6 +50,7 @@ pub fn logging(options: &Run) {
     });
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match options.log_format {
         LogFormat::Text => builder.init(),
@@ -200,7 +201,7 @@ async fn control(
         .graceful_shutdown_on(async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         })
-        .run(reconcile::reconcile, |w, e, c| on_error(w, e, c), context)
+        .run(reconcile::reconcile, on_error, context)
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "the controller goes on");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
-    core::v1::{ConfigMap, Pod, Service},
+    core::v1::{ConfigMap, Container, Pod, PodSpec, Service},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -122,24 +122,24 @@ async fn follow<K>(
 fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
-    if let Some(spec) = pod.spec.take() {
-        let mut kept = k8s_openapi::api::core::v1::PodSpec::default();
-        kept.containers = spec
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        containers: spec
             .containers
             .into_iter()
-            .filter(|container| container.name == names::CONTAINER)
-            .map(|container| k8s_openapi::api::core::v1::Container {
-                name: container.name,
-                resources: container.resources,
-                ..Default::default()
-            })
-            .collect();
-        kept.volumes = spec.volumes.map(|volumes| {
+            .filter_map(trim_container)
+            .collect(),
+        volumes: spec.volumes.map(|mut volumes| {
+            volumes.retain(|v| v.secret.is_some() || v.persistent_volume_claim.is_some());
             volumes
-                .into_iter()
-                .filter(|v| v.secret.is_some() || v.persistent_volume_claim.is_some())
-                .collect()
-        });
-        pod.spec = Some(kept);
-    }
+        }),
+        ..PodSpec::default()
+    });
+}
+
+fn trim_container(container: Container) -> Option<Container> {
+    (container.name == names::CONTAINER).then(|| Container {
+        name: container.name,
+        resources: container.resources,
+        ..Container::default()
+    })
 }

@@ -13,7 +13,10 @@
 
 mod objects;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{
@@ -41,13 +44,13 @@ const HISTORY: usize = 5;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A revision's recorded digest.
-    ConfigMap(ConfigMap),
+    ConfigMap(Box<ConfigMap>),
     /// A revision's pods.
     Deployment(Box<Deployment>),
     /// A revision's disruption budget.
-    DisruptionBudget(PodDisruptionBudget),
+    DisruptionBudget(Box<PodDisruptionBudget>),
     /// What clients talk to.
-    Service(Service),
+    Service(Box<Service>),
 }
 
 /// Kinds of objects that are removed.
@@ -69,7 +72,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
     /// Create a revision.
-    CreateRevision(ControllerRevision),
+    CreateRevision(Box<ControllerRevision>),
     /// Server-side apply by `ortolan/service`. The first apply of an object does not force, so that an
     /// object of somebody else's is met with a conflict and not overwritten.
     Apply {
@@ -291,7 +294,7 @@ impl<'a> Planner<'a> {
             },
         };
         let object = build::controller_revision(&self.owner, &name, number, &data);
-        self.writes.push(Write::CreateRevision(object));
+        self.writes.push(Write::CreateRevision(Box::new(object)));
         let message = format!(
             "revision {name}: {} on {}",
             data.template.model.uri, data.resolved.image
@@ -496,9 +499,10 @@ fn health(observed: &Observed, now: Timestamp) -> BTreeMap<RevisionName, Health>
     let mut health = BTreeMap::new();
     for name in of_deployments.chain(of_pods) {
         let name = RevisionName::new(name);
-        if !health.contains_key(&name) {
-            let found = Health::of(observed.deployment(&name), &observed.pods_of(&name), now);
-            health.insert(name, found);
+        if let Entry::Vacant(vacant) = health.entry(name) {
+            let name = vacant.key();
+            let found = Health::of(observed.deployment(name), &observed.pods_of(name), now);
+            vacant.insert(found);
         }
     }
     health

@@ -81,15 +81,30 @@ impl Template {
     }
 }
 
-/// Eight hexadecimal digits of a value's SHA-256; maps are sorted by key in `serde_json`.
+/// Eight hexadecimal digits of the SHA-256 of a value, written as compact JSON with sorted keys.
 #[must_use]
 pub fn hash8(value: &Value) -> String {
-    let digest = Sha256::digest(value.to_string().as_bytes());
+    let digest = Sha256::digest(sorted(value).to_string().as_bytes());
     digest
         .iter()
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+/// Sorts keys here, since whether `serde_json` does is a feature that any crate may switch.
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let by_key: BTreeMap<&String, &Value> = map.iter().collect();
+            by_key
+                .into_iter()
+                .map(|(k, v)| (k.clone(), sorted(v)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        scalar => scalar.clone(),
+    }
 }
 
 /// Takes nulls, empty maps and empty lists out, from the leaves up.

@@ -40,7 +40,7 @@ impl Planner<'_> {
                         let mut object = build::config_map(&self.owner, &name, &digest);
                         stamp(&mut object.metadata, &digest);
                         self.writes.push(Write::Apply {
-                            object: Object::ConfigMap(object),
+                            object: Object::ConfigMap(Box::new(object)),
                             ours: false,
                         });
                         self.replace_strangers(&name, &digest);
@@ -129,7 +129,7 @@ impl Planner<'_> {
                 need,
                 "PodDisruptionBudget",
                 name.as_str(),
-                Object::DisruptionBudget(budget),
+                Object::DisruptionBudget(Box::new(budget)),
             );
         } else {
             // A revision without a record (deleted by hand) keeps its pods, and can still be scaled.
@@ -175,7 +175,7 @@ impl Planner<'_> {
         );
         let need = need(&object, live, |s| &s.metadata);
         let name = self.observed.name().to_owned();
-        self.apply(need, "Service", &name, Object::Service(object));
+        self.apply(need, "Service", &name, Object::Service(Box::new(object)));
     }
 
     fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {

@@ -1,1 +1,519 @@
+//! Plans carried out on a small world in memory: what converges, in which order, and what is left
+//! alone. The same on a real API server is in `tests/`.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use ortolan_crds::{InferenceService, InferenceServiceSpec, Provider};
+use serde_json::{Value, json};
+
+use super::*;
+
+/// What an API server and a controller manager would hold and do, as far as a plan can see it.
+struct World {
+    observed: Observed,
+    now: Timestamp,
+    uids: u32,
+}
+
+impl World {
+    fn new(spec: Value) -> Self {
+        let mut service = InferenceService::new("m", read(spec));
+        service.metadata.namespace = Some("ns".into());
+        service.metadata.uid = Some("owner".into());
+        service.metadata.generation = Some(1);
+        let observed = Observed {
+            service,
+            ..Observed::default()
+        };
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        Self {
+            observed,
+            now,
+            uids: 0,
+        }
+    }
+
+    fn change(&mut self, spec: Value) {
+        self.observed.service.spec = read::<InferenceServiceSpec>(spec);
+        *self.observed.service.metadata.generation.get_or_insert(0) += 1;
+    }
+
+    fn plan(&self) -> Plan {
+        let images = BTreeMap::from([(Provider::CPU, "cpu:1".into())]);
+        plan(
+            &self.observed,
+            &Defaults {
+                images,
+                image_pull_policy: None,
+            },
+            self.now,
+        )
+    }
+
+    fn uid(&mut self) -> Option<String> {
+        self.uids += 1;
+        Some(format!("u{}", self.uids))
+    }
+
+    /// Carries out at most `limit` writes, and the status when none is left over.
+    fn carry_out(&mut self, plan: Plan, limit: usize) -> usize {
+        let count = plan.writes.len();
+        for write in plan.writes.into_iter().take(limit) {
+            self.write(write);
+        }
+        if limit > count {
+            self.observed.service.status = plan.status;
+        }
+        count
+    }
+
+    fn write(&mut self, write: Write) {
+        let uid = self.uid();
+        let o = &mut self.observed;
+        match write {
+            Write::CreateRevision(r) => put(&mut o.revisions, |r| &mut r.metadata, *r, uid),
+            Write::Apply {
+                object: Object::ConfigMap(c),
+                ..
+            } => {
+                put(&mut o.config_maps, |c| &mut c.metadata, *c, uid);
+            }
+            Write::Apply {
+                object: Object::Deployment(d),
+                ..
+            } => {
+                let before = o
+                    .deployments
+                    .iter()
+                    .find(|b| b.metadata.name == d.metadata.name);
+                let mut d = *d;
+                if let (Some(spec), Some(before)) = (&mut d.spec, before) {
+                    spec.replicas = spec
+                        .replicas
+                        .or(before.spec.as_ref().and_then(|s| s.replicas));
+                    d.metadata
+                        .managed_fields
+                        .clone_from(&before.metadata.managed_fields);
+                }
+                put(&mut o.deployments, |d| &mut d.metadata, d, uid);
+            }
+            Write::Apply {
+                object: Object::DisruptionBudget(b),
+                ..
+            } => {
+                put(&mut o.budgets, |b| &mut b.metadata, *b, uid);
+            }
+            Write::Apply {
+                object: Object::Service(s),
+                ..
+            } => {
+                put(&mut o.services, |s| &mut s.metadata, *s, uid);
+            }
+            Write::Scale {
+                deployment,
+                replicas,
+            } => {
+                let found = o
+                    .deployments
+                    .iter_mut()
+                    .find(|d| d.metadata.name.as_deref() == Some(deployment.as_str()))
+                    .expect("a Deployment is created before it is scaled");
+                found.spec.as_mut().expect("a spec").replicas = Some(replicas);
+                found.metadata.managed_fields = Some(vec![ManagedFieldsEntry {
+                    manager: Some(names::MANAGER_AUTOSCALER.into()),
+                    operation: Some("Apply".into()),
+                    ..ManagedFieldsEntry::default()
+                }]);
+            }
+            Write::MarkStable { revision, at } => {
+                let found = o
+                    .revisions
+                    .iter_mut()
+                    .find(|r| r.metadata.name.as_deref() == Some(revision.as_str()))
+                    .expect("a revision is created before it is marked");
+                found
+                    .metadata
+                    .annotations
+                    .get_or_insert_default()
+                    .insert(names::STABLE.into(), at.to_string());
+            }
+            Write::Delete { kind, name, .. } => match kind {
+                Kind::ConfigMap => drop_named(&mut o.config_maps, |c| &c.metadata, &name),
+                Kind::ControllerRevision => drop_named(&mut o.revisions, |r| &r.metadata, &name),
+                Kind::Deployment => drop_named(&mut o.deployments, |d| &d.metadata, &name),
+                Kind::DisruptionBudget => drop_named(&mut o.budgets, |b| &b.metadata, &name),
+                Kind::Pod => drop_named(&mut o.pods, |p| &p.metadata, &name),
+            },
+        }
+    }
+
+    /// Pods as the Deployments want them, all ready.
+    fn settle_pods(&mut self) {
+        self.observed.pods.clear();
+        for deployment in self.observed.deployments.clone() {
+            let replicas = deployment.spec.and_then(|s| s.replicas).unwrap_or(1);
+            let labels = deployment.metadata.labels.clone();
+            for i in 0..replicas {
+                let name = format!(
+                    "{}-{i}",
+                    deployment.metadata.name.clone().unwrap_or_default()
+                );
+                self.observed.pods.push(read(json!({
+                    "metadata": {"name": name, "namespace": "ns", "uid": name, "labels": labels},
+                    "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]},
+                })));
+            }
+        }
+    }
+
+    /// Until nothing is left to do; answers the number of plans that had writes.
+    fn converge(&mut self) -> usize {
+        for round in 0..20 {
+            let plan = self.plan();
+            let wait = plan.requeue;
+            let status = plan.status.clone();
+            let done =
+                plan.writes.is_empty() && wait.is_none() && status == self.observed.service.status;
+            if done {
+                return round;
+            }
+            self.carry_out(plan, usize::MAX);
+            self.settle_pods();
+            self.now = self
+                .now
+                .checked_add(wait.unwrap_or_default())
+                .expect("a time");
+        }
+        panic!("does not converge: {:#?}", self.plan());
+    }
+
+    /// What is left at the end, without what differs from run to run.
+    fn end_state(&self) -> Value {
+        let o = &self.observed;
+        let mut state = json!({
+            "revisions": o.revisions.iter().map(|r| (r.metadata.name.clone(), r.revision)).collect::<Vec<_>>(),
+            "deployments": o.deployments.iter().map(|d| (d.metadata.name.clone(), d.spec.clone())).collect::<Vec<_>>(),
+            "services": o.services.iter().map(|s| s.spec.clone()).collect::<Vec<_>>(),
+            "budgets": o.budgets.iter().map(|b| b.metadata.name.clone()).collect::<Vec<_>>(),
+            "status": o.service.status,
+        });
+        for condition in state["status"]["conditions"]
+            .as_array_mut()
+            .expect("conditions")
+        {
+            condition["lastTransitionTime"] = Value::Null;
+        }
+        state
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("an object")
+}
+
+fn put<K>(
+    objects: &mut Vec<K>,
+    meta: impl Fn(&mut K) -> &mut ObjectMeta,
+    mut object: K,
+    uid: Option<String>,
+) {
+    let name = meta(&mut object).name.clone();
+    meta(&mut object).uid = uid;
+    objects.retain_mut(|o| meta(o).name != name);
+    let at = objects
+        .iter_mut()
+        .position(|o| meta(o).name > name)
+        .unwrap_or(objects.len());
+    objects.insert(at, object);
+}
+
+fn drop_named<K>(objects: &mut Vec<K>, meta: impl Fn(&K) -> &ObjectMeta, name: &str) {
+    objects.retain(|object| meta(object).name.as_deref() != Some(name));
+}
+
+fn one() -> Value {
+    json!({"model": {"uri": "https://a/1.onnx"}})
+}
+
+fn two() -> Value {
+    json!({"model": {"uri": "https://a/2.onnx"}, "scaling": {"minReplicas": 2}})
+}
+
+fn verbs(plan: &Plan) -> Vec<&'static str> {
+    plan.writes
+        .iter()
+        .map(|write| match write {
+            Write::CreateRevision(_) => "revision",
+            Write::Apply {
+                object: Object::ConfigMap(_),
+                ..
+            } => "digest",
+            Write::Apply {
+                object: Object::Deployment(_),
+                ..
+            } => "deployment",
+            Write::Apply {
+                object: Object::DisruptionBudget(_),
+                ..
+            } => "budget",
+            Write::Apply {
+                object: Object::Service(_),
+                ..
+            } => "service",
+            Write::Scale { .. } => "scale",
+            Write::MarkStable { .. } => "mark",
+            Write::Delete { .. } => "delete",
+        })
+        .collect()
+}
+
+#[test]
+fn a_new_service_is_made_in_this_order_and_then_left_alone() {
+    let mut world = World::new(one());
+    let plan = world.plan();
+    assert_eq!(
+        verbs(&plan),
+        ["revision", "deployment", "scale", "budget", "service"]
+    );
+    world.converge();
+    let again = world.plan();
+    assert!(
+        again.writes.is_empty() && again.notices.is_empty(),
+        "{again:#?}"
+    );
+    assert_eq!(again.status, world.observed.service.status);
+}
+
+#[test]
+fn the_mark_is_written_before_the_service_moves_and_the_old_revision_goes_last() {
+    let mut world = World::new(one());
+    world.converge();
+    world.change(two());
+    let start = world.plan();
+    assert_eq!(
+        verbs(&start),
+        ["revision", "deployment", "scale", "budget", "scale"]
+    );
+    world.carry_out(start, usize::MAX);
+    world.settle_pods();
+    let promotion = world.plan();
+    assert_eq!(verbs(&promotion), ["mark", "service"]);
+    world.carry_out(promotion, usize::MAX);
+    assert_eq!(world.plan().requeue, Some(step::SETTLE));
+    // The second mark is a millisecond after the first, which was made at the same time here.
+    let later = step::SETTLE + Duration::from_millis(1);
+    world.now = world.now.checked_add(later).expect("a time");
+    assert_eq!(verbs(&world.plan()), ["delete", "delete"]);
+}
+
+#[test]
+fn a_stop_after_any_write_leads_to_the_same_end() {
+    let run = |stops: &[usize]| {
+        let mut world = World::new(one());
+        for (change, stop) in [None, Some(two()), Some(one())].into_iter().zip(stops) {
+            if let Some(spec) = change {
+                world.change(spec);
+            }
+            let plan = world.plan();
+            world.carry_out(plan, *stop);
+            world.settle_pods();
+            let plan = world.plan();
+            world.carry_out(plan, *stop);
+            world.converge();
+        }
+        world.end_state()
+    };
+    let whole = run(&[usize::MAX; 3]);
+    for a in 0..6 {
+        for b in 0..6 {
+            let c = (a + b) % 6;
+            assert_eq!(run(&[a, b, c]), whole, "stops after {a}, {b}, {c} writes");
+        }
+    }
+}
+
+#[test]
+fn a_lost_status_comes_back_as_it_was() {
+    let mut world = World::new(one());
+    world.converge();
+    world.change(two());
+    world.converge();
+    let before = world.end_state();
+    world.observed.service.status = None;
+    world.converge();
+    assert_eq!(world.end_state(), before);
+}
+
+#[test]
+fn a_deleted_record_of_the_serving_revision_comes_back_without_a_restart() {
+    let mut world = World::new(one());
+    world.converge();
+    let before = world.observed.deployments.clone();
+    world.observed.revisions.clear();
+    let images = BTreeMap::from([(Provider::CPU, "cpu:2".into())]);
+    let plan = plan(
+        &world.observed,
+        &Defaults {
+            images,
+            image_pull_policy: None,
+        },
+        world.now,
+    );
+    assert_eq!(verbs(&plan), ["revision"]);
+    assert_eq!(world.observed.deployments, before);
+}
+
+#[test]
+fn new_defaults_change_no_live_revision() {
+    let mut world = World::new(one());
+    world.converge();
+    let images = BTreeMap::from([(Provider::CPU, "cpu:2".into())]);
+    let defaults = Defaults {
+        images,
+        image_pull_policy: Some("Always".into()),
+    };
+    assert_eq!(plan(&world.observed, &defaults, world.now).writes, []);
+}
+
+#[test]
+fn an_edited_object_is_set_back_with_an_event_and_nothing_else_is_touched() {
+    let mut world = World::new(one());
+    world.converge();
+    let spec = world.observed.deployments[0].spec.as_mut().expect("a spec");
+    let pod = spec.template.spec.as_mut().expect("a pod");
+    pod.containers[0].image = Some("edited".into());
+    let plan = world.plan();
+    assert_eq!(verbs(&plan), ["deployment"]);
+    assert_eq!(plan.notices[0].reason, "DriftRepaired");
+    assert!(
+        plan.notices[0].message.contains("containers[server].image"),
+        "{:?}",
+        plan.notices
+    );
+}
+
+#[test]
+fn a_foreign_scale_is_taken_back() {
+    let mut world = World::new(one());
+    world.converge();
+    let deployment = &mut world.observed.deployments[0];
+    deployment.spec.as_mut().expect("a spec").replicas = Some(5);
+    deployment
+        .metadata
+        .managed_fields
+        .as_mut()
+        .expect("managers")
+        .push(read(json!({
+            "manager": "kubectl", "operation": "Update", "subresource": "scale",
+            "fieldsV1": {"f:spec": {"f:replicas": {}}},
+        })));
+    let plan = world.plan();
+    assert_eq!(verbs(&plan), ["scale"]);
+    assert_eq!(plan.notices[0].reason, "ScaleReverted");
+    assert!(
+        plan.notices[0].message.starts_with("kubectl scaled"),
+        "{:?}",
+        plan.notices
+    );
+}
+
+#[test]
+fn what_is_not_ours_is_left_alone_and_named() {
+    for kind in [
+        "Service",
+        "Deployment",
+        "ControllerRevision",
+        "PodDisruptionBudget",
+    ] {
+        let mut world = World::new(one());
+        world.converge();
+        let foreign = |meta: &mut ObjectMeta| {
+            meta.owner_references.as_mut().expect("owners")[0].uid = "another".into();
+        };
+        let o = &mut world.observed;
+        match kind {
+            "Service" => foreign(&mut o.services[0].metadata),
+            "Deployment" => foreign(&mut o.deployments[0].metadata),
+            "ControllerRevision" => foreign(&mut o.revisions[0].metadata),
+            _ => foreign(&mut o.budgets[0].metadata),
+        }
+        let plan = world.plan();
+        assert_eq!(plan.writes, [], "{kind}");
+        let status = plan.status.expect("a status");
+        assert_eq!(status.conditions[0].reason, "NameCollision");
+        assert!(
+            status.conditions[0]
+                .message
+                .starts_with(&format!("a {kind} named "))
+        );
+        assert!(status.conditions.iter().any(|c| c.type_ == "Stalled"));
+    }
+}
+
+#[test]
+fn the_first_pods_digest_is_recorded_and_a_pod_that_fetched_another_is_replaced() {
+    let mut world =
+        World::new(json!({"model": {"uri": "https://a/1.onnx"}, "scaling": {"minReplicas": 2}}));
+    world.converge();
+    let pods: Vec<String> = world
+        .observed
+        .pods
+        .iter()
+        .filter_map(|p| p.metadata.uid.clone())
+        .collect();
+    for (uid, digest) in pods.iter().zip(["sha256:aa", "sha256:bb"]) {
+        let report = crate::observed::Report {
+            digest: digest.into(),
+        };
+        world.observed.reports.insert(uid.clone(), report);
+    }
+    let plan = world.plan();
+    assert_eq!(verbs(&plan), ["digest", "delete"]);
+    assert_eq!(plan.notices[0].reason, "DigestMismatch");
+    assert_eq!(
+        plan.status.expect("a status").revisions[0]
+            .digest
+            .as_deref(),
+        Some("sha256:aa")
+    );
+}
+
+#[test]
+fn records_past_the_history_are_removed_oldest_first() {
+    let mut world = World::new(one());
+    for i in 0..9 {
+        world.change(json!({"model": {"uri": format!("https://a/{i}.onnx")}}));
+        world.converge();
+    }
+    let mut numbers: Vec<i64> = world
+        .observed
+        .revisions
+        .iter()
+        .map(|r| r.revision)
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn an_invalid_spec_says_so_and_leaves_everything_as_it_is() {
+    let mut world = World::new(one());
+    world.converge();
+    world.change(json!({"model": {"uri": "https://a/1.onnx"}, "server": {"accelerator": {"resource": "nvidia.com/gpu"}}}));
+    let plan = world.plan();
+    assert_eq!(plan.writes, []);
+    let status = plan.status.expect("a status");
+    let find = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind);
+    assert_eq!(
+        find("Ready").map(|c| c.reason.as_str()),
+        Some("InvalidSpec")
+    );
+    assert_eq!(find("Available").map(|c| c.status.as_str()), Some("True"));
+    assert_eq!(status.observed_generation, Some(2));
+}
+
+#[test]
+fn an_object_that_is_being_deleted_is_left_to_garbage_collection() {
+    let mut world = World::new(one());
+    world.observed.service.metadata.deletion_timestamp = Some(read(json!("2026-01-01T00:00:00Z")));
+    assert_eq!(world.plan(), Plan::default());
+}
