@@ -70,12 +70,7 @@ pub(super) async fn predict(
     };
     let start = Instant::now();
     let Input::Image(input) = &pipeline.input;
-    let (wanted, spec) = (input.clone(), serving.engine.signature.inputs[0].datatype);
-    debug_assert_eq!(
-        spec,
-        crate::dtype::DataType::Fp32,
-        "checked when the pipeline was loaded"
-    );
+    let wanted = input.clone();
     let claimed = Kind::of_media_type(&essence(kind));
     let Ok(_place) = serving.pipeline_queue.try_acquire() else {
         app.metrics.rejected("queue_full");
