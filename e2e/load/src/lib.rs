@@ -1,0 +1,103 @@
+//! Load from inside a cluster, through a Service's own address, and single requests the same way.
+//!
+//! Inputs: an [`Order`] over HTTP. Output: a [`Tally`] of what was sent and how it was answered.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `POST /runs` with an [`Order`] | [`Started`]: the load runs until it is stopped |
+//! | `GET /runs/{id}` | the [`Tally`] so far |
+//! | `DELETE /runs/{id}` | no more requests; the [`Tally`] when the last answer is in |
+//! | `POST /ask`, headers `x-url`, `x-method`, `x-content-type` | [`Answer`] to one request with that body |
+//! | `GET /healthz` | `200` |
+//!
+//! Invariants: nothing is ever tried again, here or in a library below. A request that gets no
+//! answer, a late one, one that is not 200 or one without the value that was asked for is a failure.
+//! A connection that the other side has closed (or said it would) before the next request is replaced,
+//! which is no failure; one that breaks under a request is.
+
+mod ask;
+mod run;
+mod web;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+pub use web::router;
+
+/// What to send, how often, and what to read out of the answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Order {
+    /// `http://host[:port]/path`; the host is looked up once, when the load starts.
+    pub url: String,
+    /// The body of each request, JSON. Without one the request is a GET.
+    pub body: Option<serde_json::Value>,
+    /// A JSON pointer into the answer: the values found there are counted.
+    pub pointer: String,
+    /// Clients that connect anew for every request.
+    pub fresh: usize,
+    /// Clients that keep their connection.
+    pub kept: usize,
+    /// Milliseconds between an answer and the client's next request.
+    pub pause_ms: u64,
+    /// Milliseconds until a request without an answer has failed.
+    pub timeout_ms: u64,
+}
+
+/// A load that runs.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Started {
+    /// What it is called in the paths.
+    pub id: u64,
+}
+
+/// What a load has seen. Times are milliseconds since its start.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Requests that were answered or failed.
+    pub sent: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// The first of them.
+    pub failures: Vec<Miss>,
+    /// The slowest answer.
+    pub slowest_ms: u64,
+    /// How long the load has run.
+    pub elapsed_ms: u64,
+    /// The longest time without any answer: what a client would notice as a stop.
+    pub longest_gap_ms: u64,
+    /// The value at the pointer, as JSON, and how often it came.
+    pub answers: BTreeMap<String, Seen>,
+}
+
+/// One failure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Miss {
+    /// When the request was sent.
+    pub at_ms: u64,
+    /// How long it took to fail.
+    pub took_ms: u64,
+    /// Whether the connection was a kept one.
+    pub kept: bool,
+    /// What happened.
+    pub what: String,
+}
+
+/// How often a value was answered.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Seen {
+    /// Answers with it.
+    pub count: u64,
+    /// The first one.
+    pub first_ms: u64,
+    /// The last one.
+    pub last_ms: u64,
+}
+
+/// The answer to one request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The body, as text.
+    pub body: String,
+}
