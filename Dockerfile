@@ -1,6 +1,6 @@
 # The images. cargo builds the programs outside, against the glibc of the base (no compiler image is needed, and none is to be had offline);
 # scripts/images.sh lays them out in a folder that is the build context:
-#   ortolan-operator  ortolan-server  ortolan-model-store  onnxruntime/  models/
+#   ortolan-operator  ortolan-server  ortolan-model-store  ortolan-e2e-load  onnxruntime/  models/
 # BASE is a root file system with glibc, libstdc++ and the CA certificates and no shell: distroless, or what scripts/images.sh makes of
 # Debian's packages where there is no registry.
 ARG BASE=gcr.io/distroless/cc-debian12:nonroot
@@ -25,3 +25,10 @@ COPY models/ /models/
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/usr/bin/ortolan-model-store", "/models"]
+
+# Sends load to Services from inside a cluster; the end-to-end tests drive it.
+FROM ${BASE} AS load
+COPY ortolan-e2e-load /usr/bin/ortolan-e2e-load
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/usr/bin/ortolan-e2e-load"]
