@@ -1,6 +1,6 @@
 #!/bin/bash
 # The CRDs: from the Rust types to crds/*.yaml, and from there into the chart.
-#   scripts/crd.sh          generates crds/inferenceservices.yaml and copies it to charts/ortolan/files/crds
+#   scripts/crd.sh          generates crds/inferenceservices.yaml and docs/api.md, and copies the former to charts/ortolan/files/crds
 #   scripts/crd.sh copy     only copies
 #   scripts/crd.sh check    fails when the chart's copy differs (a test of the crate does the same for the types and crds/*.yaml)
 set -euo pipefail
@@ -13,6 +13,7 @@ generate() {
   new=$(mktemp)
   (cd "$REPO" && cargo run --quiet -p ortolan-crds --example generate) > "$new" || { rm -f "$new"; die "The CRDs could not be generated: see the error above."; }
   chmod 644 "$new"; mv "$new" "$REPO/crds/inferenceservices.yaml"
+  (cd "$REPO" && cargo run --quiet -p ortolan-crds --example generate -- reference) > "$REPO/docs/api.md"
 }
 
 copy() {

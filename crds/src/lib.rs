@@ -14,6 +14,7 @@
 mod model;
 pub mod names;
 mod pod;
+mod reference;
 mod schema;
 mod server;
 mod service;
@@ -21,6 +22,7 @@ mod status;
 
 pub use model::{Model, SecretReference};
 pub use pod::Pod;
+pub use reference::reference;
 pub use server::{Accelerator, Fallback, Provider, Resources, Server, Sessions};
 pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
 pub use status::{

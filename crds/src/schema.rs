@@ -35,7 +35,7 @@ pub(crate) fn sessions(_: &mut SchemaGenerator) -> Schema {
 }
 
 /// The fields whose types are Kubernetes' own.
-const EMBEDDED: [&str; 5] = [
+pub(crate) const EMBEDDED: [&str; 5] = [
     "affinity",
     "conditions",
     "env",

@@ -29,6 +29,16 @@ fn the_committed_yaml_is_what_the_types_say() {
 }
 
 #[test]
+fn the_api_reference_is_what_the_types_say() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/api.md");
+    let committed = fs::read_to_string(path).expect("docs/api.md");
+    assert!(
+        committed == ortolan_crds::reference(),
+        "docs/api.md is stale: run scripts/crd.sh and commit what it writes"
+    );
+}
+
+#[test]
 fn the_definition_is_small_enough_for_client_side_apply() {
     let yaml = generated().len();
     assert!(yaml < MAX_BYTES, "{yaml} bytes");
