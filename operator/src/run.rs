@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use futures::{StreamExt, stream};
+use http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Api, Client, Config,
     api::ListParams,
@@ -21,11 +22,11 @@ use crate::{
     context::{Context, Indices},
     events::Teller,
     gate::Gate,
-    http, lease,
+    lease,
     metrics::Metrics,
     options::{LogFormat, Run, Scope},
     reconcile::{self, Watched, on_error},
-    watch as watches,
+    watch as watches, web,
 };
 
 /// Changes that come within this time are worked on together.
@@ -81,7 +82,10 @@ pub async fn check(scope: &Scope) -> anyhow::Result<()> {
 /// # Errors
 /// When the cluster cannot be reached at the start, or the address cannot be listened on.
 pub async fn run(options: Run) -> anyhow::Result<()> {
-    let config = Config::infer().await.context("no cluster is configured")?;
+    let mut config = Config::infer().await.context("no cluster is configured")?;
+    // Audit logs and API priority rules know a client by this name.
+    let agent = HeaderValue::from_static(concat!("ortolan-operator/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(stop_on_signal(stop));
     operate(Client::try_from(config)?, options, stopping).await
@@ -105,7 +109,7 @@ pub async fn operate(
     let listener = TcpListener::bind(options.http)
         .await
         .with_context(|| format!("cannot listen on {}", options.http))?;
-    let web = tokio::spawn(http::serve(
+    let serving = tokio::spawn(web::serve(
         listener,
         metrics.clone(),
         indices.clone(),
@@ -155,7 +159,7 @@ pub async fn operate(
     if let Some(election) = election {
         election.await.context("the election's task broke")?;
     }
-    web.await.context("the web server's task broke")??;
+    serving.await.context("the web server's task broke")??;
     tracing::info!("ended");
     Ok(())
 }
