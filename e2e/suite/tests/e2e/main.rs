@@ -1,0 +1,7 @@
+//! The end-to-end tests, on a real cluster. `e2e/run` gives them one.
+//!
+//! One program, so that everything that a run needs once is made once, and so that a test which
+//! disturbs the whole cluster can wait for the others.
+
+mod first;
+mod rollout;
