@@ -1,0 +1,5 @@
+//! Tests against a real API server, one program so that all of them run beside each other: `tests/run`.
+
+mod cel;
+mod collisions;
+mod lifecycle;
