@@ -64,7 +64,8 @@ impl Cause {
 
 /// The reasons of the server's termination message (`docs/exit-codes.md`) after which trying again
 /// with the same revision gives the same result.
-const FOR_GOOD: [&str; 9] = [
+const FOR_GOOD: [&str; 10] = [
+    "Usage",
     "DigestMismatch",
     "ArchiveRefused",
     "InvalidModel",
