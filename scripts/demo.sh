@@ -32,20 +32,20 @@ chart() {
   quiet demo-chart helm upgrade --install ortolan "$REPO/charts/ortolan" --namespace "$system" --create-namespace --wait --timeout 120s \
     --set images.registry="${prefix%%/*}" --set images.tag="$tag" --set images.operator="${prefix#*/}/operator" --set images.server.cpu="${prefix#*/}/server"
 }
-# Anything that does not become ready within the time is described, so that the reason stands on the screen.
-ready() { # ready KIND/NAME CONDITION
-  kubectl wait --for="condition=$2" "$1" --timeout=180s >/dev/null && return 0
-  kubectl describe "$1" >&2; kubectl get pods -o wide >&2; kubectl get events --sort-by=.lastTimestamp | tail -n 15 >&2
+# ready NAMESPACE OBJECT CONDITION: what does not become ready within the time is described, so that the reason stands on the screen.
+ready() {
+  kubectl -n "$1" wait --for="condition=$3" "$2" --timeout=180s >/dev/null && return 0
+  kubectl -n "$1" describe "$2" >&2; kubectl -n "$1" get pods -o wide >&2; kubectl -n "$1" get events --sort-by=.lastTimestamp | tail -n 15 >&2
   return 1
 }
 example() {
-  kubectl apply -f "$REPO/examples/model-store.yaml" >/dev/null && ready deployment/model-store Available &&
-  kubectl apply -f "$REPO/examples/efficientnet.yaml" && ready oisvc/efficientnet Ready
+  kubectl apply -f "$REPO/examples/model-store.yaml" >/dev/null && ready ortolan-models deployment/model-store Available &&
+  kubectl apply -n default -f "$REPO/examples/efficientnet.yaml" && ready default oisvc/efficientnet Ready
 }
 # The photograph goes in through 127.0.0.1.
 predict() {
   local port='' answer
-  kubectl port-forward service/efficientnet :80 --address 127.0.0.1 > "$ORTOLAN_LOGS/demo-forward.log" 2>&1 & forward=$!
+  kubectl -n default port-forward service/efficientnet :80 --address 127.0.0.1 > "$ORTOLAN_LOGS/demo-forward.log" 2>&1 & forward=$!
   for _ in {1..100}; do
     port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$ORTOLAN_LOGS/demo-forward.log"); [ -z "$port" ] || break; sleep 0.1
   done
@@ -70,7 +70,7 @@ step "chart" chart
 step "example" example
 step "prediction" predict
 log ""
-kubectl get oisvc >&2
+kubectl -n default get oisvc >&2
 log ""
 log "$(basename "$photograph") is"
 jq -r '.predictions[] | "  \(.probability * 1000 | round / 10) %\t\(.label)"' "$ORTOLAN_LOGS/demo-answer.json"
