@@ -152,6 +152,31 @@ impl Service {
         .await
     }
 
+    /// Waits until the Service answers: kube-proxy may take a second after the pod is ready, each time
+    /// that there was no ready pod before.
+    ///
+    /// # Errors
+    /// When it does not within 20 s.
+    pub async fn until_answers(&self) -> Result {
+        let start = Instant::now();
+        loop {
+            let last = match self.get_path("/v2/health/ready").await {
+                Ok(reply) if reply.status == 200 => return Ok(()),
+                Ok(reply) => format!("{reply:?}"),
+                Err(error) => error.to_string(),
+            };
+            if start.elapsed().as_secs() >= 20 {
+                let what = format!("{} answers", self.url("/v2/health/ready"));
+                return Err(Failure::Late {
+                    what,
+                    seconds: 20,
+                    last,
+                });
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     /// Waits until Ready gives this reason; its message.
     ///
     /// # Errors
@@ -207,13 +232,39 @@ impl Service {
         Ok(pods.list(&mine).await?.items)
     }
 
+    /// Waits until this many pods are ready, without counting the one that was deleted.
+    ///
+    /// # Errors
+    /// When they are not within two minutes.
+    pub async fn until_ready_pods(&self, count: usize, deleted: &str) -> Result {
+        let start = Instant::now();
+        loop {
+            let pods = self.pods().await?;
+            let ready = pods
+                .iter()
+                .filter(|pod| is_ready(pod) && pod.metadata.name.as_deref() != Some(deleted));
+            let ready = ready.count();
+            if ready == count {
+                return Ok(());
+            }
+            if start.elapsed().as_secs() >= 120 {
+                return Err(Failure::Late {
+                    what: format!("{count} pods of {} are ready", self.name),
+                    seconds: 120,
+                    last: format!("{ready} are"),
+                });
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     /// Deletes one of its ready pods, as a person does; its name.
     ///
     /// # Errors
     /// When there is none.
     pub async fn delete_a_pod(&self) -> Result<String> {
         let pods = self.pods().await?;
-        let ready = pods.into_iter().find(ortolan_ready);
+        let ready = pods.into_iter().find(is_ready);
         let Some(name) = ready.and_then(|pod| pod.metadata.name) else {
             return fail(format!("{} has no ready pod", self.name));
         };
@@ -275,7 +326,7 @@ impl Service {
 }
 
 /// Whether the pod takes requests and is not on its way out.
-fn ortolan_ready(pod: &Pod) -> bool {
+fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
     pod.metadata.deletion_timestamp.is_none()
         && conditions

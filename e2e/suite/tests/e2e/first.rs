@@ -19,6 +19,7 @@ async fn the_four_line_example_becomes_ready_and_names_what_is_on_a_photograph()
         let ready = ["wait", "--for=condition=Ready", "oisvc/efficientnet", "--timeout=120s"];
         t.kubectl(&ready).await?;
         let service = t.service("efficientnet");
+        service.until_answers().await?;
         for (photograph, expected) in [("flower.jpg", "daisy"), ("china.jpg", "palace")] {
             let bytes = t.file_of_the_store(photograph).await?;
             // What curl --data-binary sends.

@@ -3,5 +3,7 @@
 //! One program, so that everything that a run needs once is made once, and so that a test which
 //! disturbs the whole cluster can wait for the others.
 
+mod bad;
+mod disturbance;
 mod first;
 mod rollout;

@@ -3,11 +3,12 @@
 use ortolan_e2e::{Service, Test, check, spec};
 use serde_json::json;
 
-/// A service that answers `1` is there, with load on it.
+/// A service that answers `1`, and its revision.
 async fn serving(t: &Test) -> ortolan_e2e::Result<(Service, String)> {
     let service = t.service("tiny");
     service.apply(&spec("bad/identity.onnx")).await?;
     let ready = service.until_ready().await?;
+    service.until_answers().await?;
     Ok((service, revision(&ready)))
 }
 

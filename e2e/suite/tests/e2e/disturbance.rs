@@ -1,0 +1,165 @@
+//! What goes wrong, or is done, while a service works: no request fails where a ready pod exists.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ortolan_e2e::{Node, Result, Service, Test, check, spec};
+use serde_json::json;
+use tokio::time::sleep;
+
+async fn serving(t: &Test, replicas: i32) -> Result<Service> {
+    let service = t.service("tiny");
+    let mut spec = spec("bad/identity.onnx");
+    spec["scaling"] = json!({"minReplicas": replicas});
+    service.apply(&spec).await?;
+    service.until_ready().await?;
+    service.until_answers().await?;
+    Ok(service)
+}
+
+/// The model of every service here, changed.
+fn changed() -> serde_json::Value {
+    json!({"model": spec("bad/identity-2.onnx")["model"]})
+}
+
+async fn pod_names(service: &Service) -> Result<BTreeSet<String>> {
+    let pods = service.pods().await?;
+    let alive = pods
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Ok(alive.filter_map(|pod| pod.metadata.name).collect())
+}
+
+#[tokio::test]
+async fn an_operator_that_is_killed_during_a_change_finishes_it_without_a_failed_request() {
+    Test::run(async |t| {
+        let service = serving(t, 1).await?;
+        let load = service.load().await?;
+        service.change(&changed()).await?;
+        sleep(Duration::from_millis(1500)).await;
+        Node::kill_operators().await?;
+        let ready = service.until_ready().await?;
+        let new = ready.status.unwrap_or_default().traffic;
+        // Again, while the old revision is being removed.
+        Node::kill_operators().await?;
+        service.until_only(&new[0].revision).await?;
+        let tally = load.stop_without_a_failure().await?;
+        check(tally.answers.contains_key("2.0"), || format!("{tally:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_pod_that_is_deleted_is_replaced_while_the_other_one_serves() {
+    Test::run(async |t| {
+        let service = serving(t, 2).await?;
+        let load = service.load().await?;
+        for _ in 0..2 {
+            let gone = service.delete_a_pod().await?;
+            service.until_ready_pods(2, &gone).await?;
+        }
+        service.until_ready().await?;
+        load.stop_without_a_failure().await.map(drop)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn more_pods_and_fewer_restart_none_that_stays_and_fail_no_request() {
+    Test::run(async |t| {
+        let service = serving(t, 1).await?;
+        let first = pod_names(&service).await?;
+        let load = service.load().await?;
+        for replicas in [3, 1] {
+            service
+                .change(&json!({"scaling": {"minReplicas": replicas}}))
+                .await?;
+            service
+                .until(&format!("{replicas} pods are ready"), 120, |s| {
+                    let status = s.status.clone().unwrap_or_default();
+                    let observed = status.observed_generation == s.metadata.generation;
+                    observed
+                        && status.ready_replicas == Some(replicas)
+                        && status.replicas == Some(replicas)
+                })
+                .await?;
+        }
+        let last = pod_names(&service).await?;
+        load.stop_without_a_failure().await?;
+        check(last.len() == 1, || format!("{last:?}"))?;
+        let revisions = service.get().await?.status.unwrap_or_default().revisions;
+        check(revisions.len() == 1, || format!("{revisions:?}"))?;
+        // Which pod stays is the ReplicaSet controller's choice; that the first one was not
+        // replaced while there were three is ours.
+        let events = t
+            .kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"])
+            .await?;
+        check(!first.is_empty() && events.contains("1 → 3 pods"), || {
+            events.clone()
+        })
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn recreate_stops_the_old_revision_before_the_new_one_starts_and_says_so() {
+    Test::run(async |t| {
+        let service = t.service("tiny");
+        let mut first = spec("bad/identity.onnx");
+        first["rollout"] = json!({"strategy": "Recreate"});
+        service.apply(&first).await?;
+        service.until_ready().await?;
+        service.change(&changed()).await?;
+        let told = service.until_reason("Recreating").await?;
+        check(told.contains("stops before revision"), || told.clone())?;
+        loop {
+            let pods = service.pods().await?;
+            let revisions: BTreeSet<_> = pods
+                .iter()
+                .filter_map(|pod| {
+                    pod.metadata
+                        .labels
+                        .as_ref()?
+                        .get("serving.ortolan.dev/revision")
+                })
+                .collect();
+            check(revisions.len() <= 1, || {
+                format!("both have pods: {revisions:?}")
+            })?;
+            let ready = service.condition("Ready").await?;
+            if ready.is_some_and(|c| c.status == "True") {
+                break;
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        service.until_answers().await?;
+        let answer = service.infer_tiny().await?;
+        check(answer == json!([2.0, 3.0, 4.0, 5.0]), || answer.to_string())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_suspended_service_has_no_pods_and_comes_back_as_it_was() {
+    Test::run(async |t| {
+        let service = serving(t, 1).await?;
+        service.change(&json!({"suspend": true})).await?;
+        service.until_reason("Suspended").await?;
+        service
+            .until("no pod is left", 120, |s| {
+                s.status.clone().unwrap_or_default().replicas == Some(0)
+            })
+            .await?;
+        let pods = service.pods().await?;
+        check(pods.is_empty(), || format!("{} pods", pods.len()))?;
+        let kept = t
+            .kubectl(&["get", "service,deployment", "-o", "name"])
+            .await?;
+        check(kept.lines().count() == 2, || kept.clone())?;
+        service.change(&json!({"suspend": null})).await?;
+        service.until_ready().await?;
+        service.until_answers().await?;
+        let answer = service.infer_tiny().await?;
+        check(answer == json!([1.0, 2.0, 3.0, 4.0]), || answer.to_string())
+    })
+    .await;
+}
