@@ -99,6 +99,11 @@ fn code(error: &kube::Error) -> Option<u16> {
     }
 }
 
+/// A resourceVersion that no object has: applied with it, an object is created, and one that exists
+/// is met with a conflict, whatever its fields. Without it, an object of somebody else's that shares no
+/// field with ours (an empty PodDisruptionBudget) would be taken over without a conflict.
+const NO_VERSION: &str = "1";
+
 /// One service's writes.
 pub struct Writer<'a> {
     context: &'a Context,
@@ -239,8 +244,14 @@ impl<'a> Writer<'a> {
         let gentle = PatchParams::apply(names::MANAGER_SERVICE);
         let force = gentle.clone().force();
         self.enter("apply", K::KIND)?;
-        let first = if ours { &force } else { &gentle };
-        let answer = match api.patch(&name, first, &Patch::Apply(&body)).await {
+        let answer = if ours {
+            api.patch(&name, &force, &Patch::Apply(&body)).await
+        } else {
+            let mut new = body.clone();
+            new["metadata"]["resourceVersion"] = json!(NO_VERSION);
+            api.patch(&name, &gentle, &Patch::Apply(&new)).await
+        };
+        let answer = match answer {
             Err(error) if code(&error) == Some(409) && !ours => {
                 let found = api
                     .get(&name)

@@ -39,6 +39,8 @@ use crate::{
 
 /// How many revisions are kept beside those that have pods.
 const HISTORY: usize = 5;
+/// A foreign Service carries no label that is watched: nobody tells when its name is free again.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
 /// An object for server-side apply.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +141,9 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
         Identity::Known(name) | Identity::New(name, _) => name.clone(),
     };
     if let Some(foreign) = foreign(observed, &wanted) {
-        return refuse(observed, "NameCollision", &collision(&foreign), now);
+        let refused = refuse(observed, "NameCollision", &collision(&foreign), now);
+        let requeue = observed.foreign.is_some().then_some(LOOK_AGAIN);
+        return Plan { requeue, ..refused };
     }
     Planner::new(observed, &validated, revisions, identity, wanted, now).run()
 }
