@@ -330,6 +330,8 @@ impl<'a> Planner<'a> {
         }
         if decision.promote {
             self.promote();
+        } else if self.lost_mark() {
+            self.mark();
         }
         self.serve(&decision.serve);
         self.remove(&decision);
@@ -352,7 +354,16 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn promote(&mut self) {
+    /// The record of the stable revision was deleted by hand and made anew: it is marked anew too.
+    fn lost_mark(&self) -> bool {
+        let stable = self
+            .stable
+            .as_ref()
+            .is_some_and(|(name, _)| *name == self.wanted);
+        stable && revision::stable(&self.revisions).is_none()
+    }
+
+    fn mark(&mut self) {
         // Later than every mark before it, also when the clock went back.
         let newest = self.revisions.iter().filter_map(|r| r.stable_since).max();
         let at = match newest {
@@ -365,6 +376,10 @@ impl<'a> Planner<'a> {
             revision: self.wanted.clone(),
             at,
         });
+    }
+
+    fn promote(&mut self) {
+        self.mark();
         let before = self
             .stable
             .as_ref()

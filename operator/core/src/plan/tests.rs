@@ -358,8 +358,18 @@ fn a_deleted_record_of_the_serving_revision_comes_back_without_a_restart() {
         },
         world.now,
     );
-    assert_eq!(verbs(&plan), ["revision"]);
+    assert_eq!(verbs(&plan), ["revision", "mark"]);
     assert_eq!(world.observed.deployments, before);
+    world.carry_out(plan, usize::MAX);
+    world.change(two());
+    world.converge();
+    let left: Vec<_> = world
+        .observed
+        .deployments
+        .iter()
+        .map(|d| &d.metadata.name)
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]
