@@ -86,7 +86,8 @@ pub(crate) fn images() -> (String, String) {
 }
 
 /// An image of this run.
-pub(crate) fn image(name: &str) -> String {
+#[must_use]
+pub fn image(name: &str) -> String {
     let (prefix, tag) = images();
     format!("{prefix}/{name}:{tag}")
 }
@@ -94,4 +95,10 @@ pub(crate) fn image(name: &str) -> String {
 /// A file of the repository.
 pub(crate) fn file(path: &str) -> String {
     format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The path of a file of `examples/`.
+#[must_use]
+pub fn example(name: &str) -> String {
+    file(&format!("examples/{name}"))
 }

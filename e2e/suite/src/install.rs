@@ -138,7 +138,10 @@ pub(crate) async fn apply(object: &serde_json::Value) -> Result {
 }
 
 /// A folder of this run for files that programs read.
-pub(crate) fn scratch() -> Result<&'static str> {
+///
+/// # Errors
+/// When it cannot be made.
+pub fn scratch() -> Result<&'static str> {
     static FOLDER: OnceLock<Option<String>> = OnceLock::new();
     let made = FOLDER.get_or_init(|| {
         let run = std::env::var("ORTOLAN_E2E_RUN")

@@ -24,9 +24,9 @@ mod node;
 mod service;
 mod test;
 
-pub use command::{helm, helm_values, kubectl, kubectl_in};
+pub use command::{example, helm, helm_values, image, kubectl, kubectl_in};
 pub use error::{Failure, Result};
-pub use install::{Install, RELEASE, SYSTEM};
+pub use install::{Install, RELEASE, SYSTEM, scratch};
 pub use load::{Load, Reply};
 pub use node::Node;
 pub use service::{Service, spec};

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard, RwLock};
 
 use crate::{
     Install, Result, SYSTEM, Service,
-    command::file,
+    command::example,
     fail,
     install::{apply, namespace},
     kubectl, kubectl_in,
@@ -112,7 +112,7 @@ impl Test {
     /// # Errors
     /// When it fails.
     pub async fn apply_example(&self, name: &str) -> Result<String> {
-        let path = file(&format!("examples/{name}"));
+        let path = example(name);
         self.kubectl(&["apply", "-f", &path]).await
     }
 

@@ -1,6 +1,6 @@
 //! What a user does first, as the documentation says it.
 
-use ortolan_e2e::{Test, check};
+use ortolan_e2e::{Test, check, example};
 use serde_json::json;
 
 /// The most probable label.
@@ -76,6 +76,10 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
             format!("“{words}” is missing in\n{described}")
         })?;
     }
+    // What GitOps tools need: applied once more, nothing differs.
+    let example = example("efficientnet.yaml");
+    t.kubectl(&["diff", "--server-side", "--force-conflicts", "-f", &example])
+        .await?;
     let all = t.kubectl(&["get", "ortolan", "-o", "name"]).await?;
     check(
         all.contains("inferenceservice.serving.ortolan.dev/efficientnet"),

@@ -6,4 +6,9 @@
 mod bad;
 mod disturbance;
 mod first;
+mod gpu;
+mod installs;
+mod leftovers;
+mod outage;
 mod rollout;
+mod sources;

@@ -1,0 +1,129 @@
+//! What belongs to a service: it comes back when it is taken away, and it goes with the service.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ortolan_e2e::{Result, Test, check, kubectl, spec};
+use serde_json::json;
+use tokio::time::sleep;
+
+/// Everything with our label, of every kind that the cluster knows.
+async fn ours(t: &Test, name: &str) -> Result<BTreeSet<String>> {
+    let kinds = [
+        "api-resources",
+        "--namespaced",
+        "--verbs=list,delete",
+        "-o",
+        "name",
+    ];
+    let kinds = kubectl(&kinds).await?;
+    let kinds: Vec<_> = kinds
+        .lines()
+        .filter(|kind| !kind.starts_with("events"))
+        .collect();
+    let label = format!("serving.ortolan.dev/service={name}");
+    let listed = t
+        .kubectl(&["get", &kinds.join(","), "-l", &label, "-o", "name"])
+        .await?;
+    Ok(listed.lines().map(str::to_owned).collect())
+}
+
+#[tokio::test]
+async fn a_deleted_service_leaves_nothing_behind() {
+    Test::run(async |t| {
+        let service = t.service("tiny");
+        service.apply(&spec("bad/identity.onnx")).await?;
+        service.until_ready().await?;
+        service.apply(&spec("bad/identity-2.onnx")).await?;
+        service.until_ready().await?;
+        let before = ours(t, "tiny").await?;
+        check(before.len() >= 8, || format!("{before:?}"))?;
+        service.delete().await?;
+        let mut left = before;
+        for _ in 0..240 {
+            left = ours(t, "tiny").await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        check(false, || format!("left after a minute: {left:?}"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_edited_or_deleted_by_hand_comes_back_and_no_request_fails() {
+    Test::run(async |t| {
+        let service = t.service("tiny");
+        service.apply(&spec("bad/identity.onnx")).await?;
+        let ready = service.until_ready().await?;
+        service.until_answers().await?;
+        let revision = ready.status.unwrap_or_default().traffic[0].revision.clone();
+        let pods = t.kubectl(&["get", "pods", "-o", "name"]).await?;
+        let load = service.load().await?;
+
+        let wiped = json!({"status": null}).to_string();
+        t.kubectl(&[
+            "patch",
+            "oisvc",
+            "tiny",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &wiped,
+        ])
+        .await?;
+        service.until_ready().await?;
+        t.kubectl(&["delete", "pdb", &revision]).await?;
+        t.kubectl(&["scale", &format!("deployment/{revision}"), "--replicas=3"])
+            .await?;
+        let ports = json!({"spec": {"ports": [{"name": "other", "port": 81, "targetPort": 81}]}})
+            .to_string();
+        t.kubectl(&["patch", "service", "tiny", "-p", &ports])
+            .await?;
+        let mut state = String::new();
+        let expected = format!("{revision} 1 80");
+        for _ in 0..240 {
+            let budget = t
+                .kubectl(&["get", "pdb", "-o", "jsonpath={.items[*].metadata.name}"])
+                .await?;
+            let scale = t
+                .kubectl(&[
+                    "get",
+                    "deployment",
+                    &revision,
+                    "-o",
+                    "jsonpath={.spec.replicas}",
+                ])
+                .await?;
+            let ports = t
+                .kubectl(&[
+                    "get",
+                    "service",
+                    "tiny",
+                    "-o",
+                    "jsonpath={.spec.ports[*].port}",
+                ])
+                .await?;
+            state = format!("{budget} {scale} {ports}");
+            if state == expected {
+                break;
+            }
+            sleep(Duration::from_millis(250)).await;
+        }
+        check(state == expected, || {
+            format!("{expected} was expected: {state}")
+        })?;
+        load.stop_without_a_failure().await?;
+        let after = t.kubectl(&["get", "pods", "-o", "name"]).await?;
+        check(after.contains(pods.trim()), || {
+            format!("{pods} were replaced: {after}")
+        })?;
+        let events = t
+            .kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])
+            .await?;
+        let told = events.contains("ScaleReverted") && events.contains("DriftRepaired");
+        check(told, || events.clone())
+    })
+    .await;
+}
