@@ -22,6 +22,7 @@ SOURCES = {
     "operator/core/src/status.rs": [r'by_pods\(\s*\w+,\s*"([A-Z]\w+)"', r'\(\s*true,\s*"([A-Z]\w+)"\.into', r'\("([A-Z]\w+)", "'],
     "operator/core/src/plan.rs": [NOTICE, REFUSAL, r'Some\(\(\s*"([A-Z]\w+)"'],
     "operator/core/src/plan/objects.rs": [NOTICE],
+    "operator/core/src/plan/telling.rs": [NOTICE, r'Some\(\(\s*"([A-Z]\w+)"'],
     "operator/src/apply.rs": [REASON],
     "operator/src/observe.rs": [REASON],
     "operator/src/reconcile.rs": [REASON, REFUSAL, r'failed\("([A-Z]\w+)"\)'],

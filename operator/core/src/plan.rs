@@ -12,6 +12,7 @@
 //! 6. the status, last.
 
 mod objects;
+mod telling;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -32,8 +33,7 @@ use crate::{
     notice::Notice,
     observed::{Foreign, Observed, label},
     revision::{self, Data, Identity, Resolved, Revision, RevisionName},
-    status,
-    step::{self, Decision, Phase},
+    status, step,
     validate::{Defaults, Validated, validate},
 };
 
@@ -152,7 +152,7 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
 #[must_use]
 pub fn refuse(observed: &Observed, reason: &str, message: &str, now: Timestamp) -> Plan {
     let status = status::refused(observed, reason, message, now);
-    let notices = told(observed, &status, reason, message);
+    let notices = telling::told(observed, &status, reason, message);
     Plan {
         status: Some(status),
         notices,
@@ -221,28 +221,6 @@ fn foreign(observed: &Observed, wanted: &RevisionName) -> Option<Foreign> {
                 .iter()
                 .find_map(|c| taken("ConfigMap", &c.metadata, name))
         })
-}
-
-/// A warning, unless the condition said the same before.
-fn told(
-    observed: &Observed,
-    status: &InferenceServiceStatus,
-    reason: &str,
-    message: &str,
-) -> Vec<Notice> {
-    let ready = |status: &InferenceServiceStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .map(|c| (c.reason.clone(), c.message.clone()))
-    };
-    let before = observed.service.status.as_ref().and_then(ready);
-    if before == ready(status) {
-        Vec::new()
-    } else {
-        vec![Notice::warning(reason, message)]
-    }
 }
 
 struct Planner<'a> {
@@ -412,75 +390,6 @@ impl<'a> Planner<'a> {
                 (revision.name.clone(), status::Facts { digest, image })
             })
             .collect()
-    }
-
-    /// What the conditions have to say that they did not say before.
-    fn tell(&mut self, decision: &Decision, status: &InferenceServiceStatus) {
-        let cause = match &decision.phase {
-            Phase::Starting(Some(cause))
-            | Phase::Recovering(Some(cause))
-            | Phase::RollingOut(Some(cause))
-            | Phase::StartFailed(cause)
-            | Phase::Broken(cause) => Some((cause.reason.clone(), cause.message.clone())),
-            Phase::RolloutFailed(cause) => Some((
-                "RolloutFailed".into(),
-                format!(
-                    "revision {} failed with {}: {}",
-                    self.wanted, cause.reason, cause.message
-                ),
-            )),
-            _ => None,
-        };
-        if let Some((reason, message)) = cause {
-            // Counts of ready pods in the condition change more often than the cause does.
-            let before = self
-                .observed
-                .service
-                .status
-                .iter()
-                .flat_map(|s| &s.conditions);
-            let known = before
-                .filter(|c| c.type_ == "Ready")
-                .any(|c| c.reason == reason && c.message.starts_with(&message));
-            if !known {
-                self.notices.push(Notice::warning(&reason, message));
-            }
-        }
-        let ready = |status: &InferenceServiceStatus| {
-            status
-                .conditions
-                .iter()
-                .find(|c| c.type_ == "Ready")
-                .map(|c| c.reason.clone())
-        };
-        let before = self.observed.service.status.as_ref().and_then(ready);
-        let after = ready(status);
-        let is = |reason: &Option<String>, word: &str| reason.as_deref() == Some(word);
-        if is(&after, "Suspended") && !is(&before, "Suspended") {
-            self.notices
-                .push(Notice::normal("Suspended", "suspended: all pods end"));
-        }
-        if is(&before, "Suspended") && !is(&after, "Suspended") {
-            self.notices
-                .push(Notice::normal("Resumed", "resumed: pods start again"));
-        }
-        if is(&after, "Recreating") && !is(&before, "Recreating") {
-            let message = status
-                .conditions
-                .first()
-                .map(|c| c.message.clone())
-                .unwrap_or_default();
-            self.notices.push(Notice::normal("Recreating", message));
-        }
-        if is(&after, "Serving") && before.is_some() && !is(&before, "Serving") && !decision.promote
-        {
-            let message = status
-                .conditions
-                .first()
-                .map(|c| c.message.clone())
-                .unwrap_or_default();
-            self.notices.push(Notice::normal("Serving", message));
-        }
     }
 }
 
