@@ -170,38 +170,34 @@ fn steady(facts: &Facts<'_>) -> Decision {
 }
 
 fn blue_green(facts: &Facts<'_>, stable: &RevisionName) -> Decision {
-    let candidate = health(facts, facts.wanted);
-    if candidate.serves(facts.replicas) {
-        return Decision {
-            promote: true,
-            ..decision(facts, facts.wanted, Phase::Serving)
-        };
+    let mut decision = candidate(facts, stable);
+    if !decision.promote {
+        decision.run.insert(stable.clone(), facts.replicas);
     }
-    let phase = match candidate.failed() {
-        Some(cause) => Phase::RolloutFailed(cause.clone()),
-        None => Phase::RollingOut(candidate.cause.clone()),
-    };
-    let mut decision = decision(facts, stable, phase);
-    decision.run.insert(stable.clone(), facts.replicas);
     decision
 }
 
 fn recreate(facts: &Facts<'_>, stable: &RevisionName) -> Decision {
-    if let Some(old) = other_with_pods(facts, facts.wanted) {
-        return stopping(facts, old, stable);
+    match other_with_pods(facts, facts.wanted) {
+        Some(old) => stopping(facts, old, stable),
+        None => candidate(facts, facts.wanted),
     }
-    let candidate = health(facts, facts.wanted);
-    if candidate.serves(facts.replicas) {
+}
+
+/// The wanted revision takes over as soon as it serves; until then the Service selects `meanwhile`.
+fn candidate(facts: &Facts<'_>, meanwhile: &RevisionName) -> Decision {
+    let health = health(facts, facts.wanted);
+    if health.serves(facts.replicas) {
         return Decision {
             promote: true,
             ..decision(facts, facts.wanted, Phase::Serving)
         };
     }
-    let phase = match candidate.failed() {
+    let phase = match health.failed() {
         Some(cause) => Phase::RolloutFailed(cause.clone()),
-        None => Phase::RollingOut(candidate.cause.clone()),
+        None => Phase::RollingOut(health.cause.clone()),
     };
-    decision(facts, facts.wanted, phase)
+    decision(facts, meanwhile, phase)
 }
 
 /// Nothing runs until the old revision's pods are gone.
