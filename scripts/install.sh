@@ -2,7 +2,7 @@
 # Installs what building and testing need and what is missing here; does nothing when all is there. Debian or Ubuntu, as root or with sudo.
 #   scripts/install.sh [build|test|all]
 #     build   to compile: a C linker, Rust with clippy and rustfmt, git, python3 with pip
-#     test    and cargo-deny                                (make unit and lint)
+#     test    and cargo-deny, shellcheck                    (make unit and lint)
 #     all     and what the images and the test cluster need (make demo, test, e2e)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -36,6 +36,7 @@ py:ensurepip python3-venv
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 flock util-linux
 N
+  [ "$what" = build ] || echo "shellcheck shellcheck"
   [ "$what" = all ] || return 0
   cat <<'N'
 objdump binutils

@@ -178,6 +178,7 @@ applying_the_rendered_yaml_twice_changes_nothing() {
   local case first second
   remove_crd; namespace h; namespace team-a
   for case in $CASES; do
+    # shellcheck disable=SC2046
     KUBECONFIG=/dev/null helm template ortolan "$CHART" --namespace "$PREFIX-h" --values "$TESTS/$case.yaml" --no-hooks \
       --set metrics.serviceMonitor.enabled=false $([ "$case" = watched ] && echo --set "watchNamespace=$PREFIX-team-a") > "$WORK/rendered.yaml"
     first=$(kubectl apply --server-side -f "$WORK/rendered.yaml" 2>&1) || { fail "$case: the first apply fails: $first"; return 1; }
@@ -206,6 +207,7 @@ clean_up() {
   [ -n "$MINE" ] || return 0
   remove_releases
   remove_crd || true
+  # shellcheck disable=SC2046
   kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h i team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
 }
 
