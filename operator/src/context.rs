@@ -20,6 +20,7 @@ use crate::{
     gate::Gate,
     index::{Index, Key},
     metrics::Metrics,
+    outage::Outage,
 };
 
 /// How long one reconcile may take.
@@ -69,6 +70,8 @@ pub struct Context {
     pub teller: Teller,
     /// Metrics.
     pub metrics: Metrics,
+    /// When the API server last did not answer.
+    pub outage: Outage,
     memory: Mutex<Memory>,
 }
 
@@ -95,6 +98,7 @@ impl Context {
         gate: Gate,
         teller: Teller,
         metrics: Metrics,
+        outage: Outage,
     ) -> Self {
         Self {
             client,
@@ -103,6 +107,7 @@ impl Context {
             gate,
             teller,
             metrics,
+            outage,
             memory: Mutex::default(),
         }
     }

@@ -11,6 +11,8 @@ use kube::{Api, api::PostParams};
 use ortolan_core::lease::{Memory, Terms, Verdict, evaluate};
 use tokio::{sync::watch, time};
 
+use crate::outage::Outage;
+
 /// A candidate for one Lease.
 pub struct Candidate {
     api: Api<Lease>,
@@ -18,6 +20,7 @@ pub struct Candidate {
     me: String,
     terms: Terms,
     leads: watch::Sender<bool>,
+    outage: Outage,
     last: Option<Lease>,
     changed: Instant,
     renewed: Instant,
@@ -25,7 +28,13 @@ pub struct Candidate {
 
 impl Candidate {
     /// `me` has to differ between replicas and between restarts of one.
-    pub fn new(api: Api<Lease>, name: String, me: String, leads: watch::Sender<bool>) -> Self {
+    pub fn new(
+        api: Api<Lease>,
+        name: String,
+        me: String,
+        leads: watch::Sender<bool>,
+        outage: Outage,
+    ) -> Self {
         let now = Instant::now();
         Self {
             api,
@@ -33,6 +42,7 @@ impl Candidate {
             me,
             terms: Terms::default(),
             leads,
+            outage,
             last: None,
             changed: now,
             renewed: now,
@@ -46,9 +56,15 @@ impl Candidate {
             match look.await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, lease = self.name, "the lease cannot be used")
+                    if Outage::is(&error) {
+                        self.outage.seen();
+                    }
+                    tracing::warn!(%error, lease = self.name, "the lease cannot be used");
                 }
-                Err(_) => tracing::warn!(lease = self.name, "the API server does not answer"),
+                Err(_) => {
+                    self.outage.seen();
+                    tracing::warn!(lease = self.name, "the API server does not answer");
+                }
             }
             if self.is_leading() && self.renewed.elapsed() >= self.terms.renew_deadline {
                 self.lose("it could not be renewed in time");

@@ -17,6 +17,7 @@ pub mod lease;
 pub mod metrics;
 pub mod observe;
 pub mod options;
+pub mod outage;
 pub mod probe;
 pub mod reconcile;
 pub mod run;

@@ -70,6 +70,7 @@ pub async fn observe(
         pods: owned(i.pods.of(key)),
         foreign: None,
         reports: BTreeMap::new(),
+        outage: context.outage.last(),
     };
     if observed.services.is_empty() && service.meta().deletion_timestamp.is_none() {
         observed.foreign = foreign_service(context, key, &mut observed).await?;

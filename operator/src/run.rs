@@ -25,6 +25,7 @@ use crate::{
     lease,
     metrics::Metrics,
     options::{LogFormat, Run, Scope},
+    outage::Outage,
     reconcile::{self, Watched, on_error},
     watch as watches, web,
 };
@@ -130,6 +131,7 @@ pub async fn operate(
         triggers,
     ));
 
+    let outage = Outage::default();
     let election = options.leader_elect.then(|| {
         let lease_namespace = options
             .lease_namespace
@@ -137,8 +139,13 @@ pub async fn operate(
             .or_else(pod_namespace)
             .unwrap_or_else(|| client.default_namespace().to_owned());
         let api = Api::namespaced(client.clone(), &lease_namespace);
-        let candidate =
-            lease::Candidate::new(api, options.lease_name.clone(), me.clone(), leads.clone());
+        let candidate = lease::Candidate::new(
+            api,
+            options.lease_name.clone(),
+            me.clone(),
+            leads.clone(),
+            outage.clone(),
+        );
         tokio::spawn(candidate.run(stopping.clone()))
     });
     if !options.leader_elect {
@@ -152,6 +159,7 @@ pub async fn operate(
         Gate::leading(leading.clone()),
         Teller::new(client.clone(), &me),
         metrics.clone(),
+        outage,
     ));
     control(client, &options, context, triggered, leading, stopping).await;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{ControllerRevision, Deployment},
@@ -43,6 +44,8 @@ pub struct Observed {
     pub foreign: Option<Foreign>,
     /// What ready pods said of themselves, by the pod's UID.
     pub reports: BTreeMap<String, Report>,
+    /// When the API server last did not answer, if that is known.
+    pub outage: Option<Timestamp>,
 }
 
 /// An object of somebody else's under a name that the operator needs.

@@ -300,6 +300,7 @@ impl<'a> Planner<'a> {
             stable: self.stable.as_ref().map(|(name, since)| (name, *since)),
             wanted: &self.wanted,
             health: &self.health,
+            outage: self.observed.outage,
             now: self.now,
         });
         self.record_digests();

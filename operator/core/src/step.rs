@@ -1,8 +1,9 @@
 //! Which revision gets the requests, which revisions have pods, and what is going on.
 //!
 //! `BlueGreen`: the candidate starts beside the stable revision and takes over when all its pods are
-//! ready; the old one keeps its pods until the Service has certainly moved ([`SETTLE`]), then goes. A
-//! candidate that fails never gets a request, and stays to be looked at.
+//! ready; the old one keeps its pods until the Service has certainly moved ([`SETTLE`], and
+//! [`AFTERMATH`] when the API server was away), then goes. A candidate that fails never gets a
+//! request, and stays to be looked at.
 //! `Recreate`: no revision starts while pods of another are left.
 //!
 //! The stable revision is the newest mark on a ControllerRevision; `promote` asks for a new mark.
@@ -18,6 +19,10 @@ use crate::{failure::Cause, health::Health, revision::RevisionName};
 /// kube-proxy follow within a second or two on a calm cluster; each pod then serves on for 5 s more
 /// after it was told to end.
 pub const SETTLE: Duration = Duration::from_secs(10);
+/// How long the old revision keeps its pods at least after the API server was away. Each kube-proxy
+/// asks for its watches again after a pause that has grown to 30 s by then, and up to twice that with
+/// its jitter; until then it sends requests to the old pods (seen: 64 s after an outage of 30 s).
+pub const AFTERMATH: Duration = Duration::from_secs(75);
 
 /// What the decision is made from.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct Facts<'a> {
     pub wanted: &'a RevisionName,
     /// Every revision that has a Deployment or pods.
     pub health: &'a BTreeMap<RevisionName, Health>,
+    /// When the API server last did not answer, if that is known.
+    pub outage: Option<Timestamp>,
     /// The time.
     pub now: Timestamp,
 }
@@ -214,8 +221,14 @@ fn keep_while_settling(facts: &Facts<'_>, decision: &mut Decision) {
         Some((_, since)) => since,
         None => return,
     };
-    let settled = Duration::try_from(facts.now.duration_since(since)).unwrap_or_default();
-    let left = SETTLE.saturating_sub(settled);
+    let left_of = |period: Duration, since| {
+        let passed = Duration::try_from(facts.now.duration_since(since)).unwrap_or_default();
+        period.saturating_sub(passed)
+    };
+    // A promotion of long before the outage has reached everybody.
+    let recent = facts.outage.filter(|outage| since + AFTERMATH > *outage);
+    let aftermath = recent.map(|outage| left_of(AFTERMATH, outage));
+    let left = left_of(SETTLE, since).max(aftermath.unwrap_or_default());
     let first_start = decision.promote && facts.stable.is_none();
     if left.is_zero() || first_start {
         return;

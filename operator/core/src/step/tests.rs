@@ -46,6 +46,7 @@ struct Case {
     wanted: &'static str,
     health: Vec<(&'static str, Health)>,
     now: i64,
+    outage: Option<i64>,
 }
 
 impl Case {
@@ -57,6 +58,7 @@ impl Case {
             wanted,
             health: Vec::new(),
             now: 1000,
+            outage: None,
         }
     }
 
@@ -85,6 +87,7 @@ impl Case {
             stable: stable.as_ref().map(|stable| (stable, at(0))),
             wanted: &wanted,
             health: &health,
+            outage: self.outage.map(at),
             now: at(self.now),
         })
     }
@@ -182,6 +185,26 @@ fn after_a_promotion_the_old_revision_keeps_its_pods_until_the_service_has_moved
     settling.now = 10;
     let late = settling.decide(false);
     assert_eq!((run(&late).as_str(), late.requeue), ("b:2", None));
+}
+
+#[test]
+fn after_an_outage_the_old_revision_keeps_its_pods_until_every_node_has_caught_up() {
+    // Promoted at 0; the API server did not answer until `outage`.
+    let left = |outage, now| {
+        let mut settling = Case::new(Some("b"), "b")
+            .has("a", pods(2, 2))
+            .has("b", pods(2, 2));
+        (settling.outage, settling.now) = (Some(outage), now);
+        let decision = settling.decide(false);
+        (run(&decision), decision.requeue)
+    };
+    let kept = |left| ("a:2 b:2".to_owned(), Some(left));
+    assert_eq!(left(-20, 4), kept(AFTERMATH - Duration::from_secs(24)));
+    assert_eq!(left(30, 31), kept(AFTERMATH - Duration::from_secs(1)));
+    assert_eq!(left(-20, 55), ("b:2".to_owned(), None));
+    assert_eq!(left(-70, 6), kept(SETTLE - Duration::from_secs(6)));
+    // A change of long ago is not looked at again.
+    assert_eq!(left(1000, 1001), ("b:2".to_owned(), None));
 }
 
 #[test]
