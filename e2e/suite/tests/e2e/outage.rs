@@ -45,9 +45,15 @@ async fn an_api_server_that_is_gone_for_half_a_minute_during_a_change_fails_no_r
     Test::alone(async |t| {
         changes_under_load(t, async || {
             sleep(Duration::from_millis(700)).await;
-            node.run(&["stop", "apiserver"]).await?;
+            // At once: a graceful stop takes half a minute of its own, and a minute without the API server is
+            // too long for the node to count as ready.
+            node.run(&["stop", "apiserver", "KILL"]).await?;
+            // One that cannot renew its Lease ends, and starts anew with fresh eyes; in this cluster it
+            // has no Lease. An old one would call the node dead by what it saw half a minute ago.
+            node.run(&["stop", "kcm", "KILL"]).await?;
             sleep(Duration::from_secs(30)).await;
-            node.run(&["start", "apiserver"]).await.map(drop)
+            node.run(&["start", "apiserver"]).await?;
+            node.run(&["start", "kcm"]).await.map(drop)
         })
         .await
     })
