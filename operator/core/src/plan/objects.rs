@@ -197,6 +197,13 @@ impl Planner<'_> {
 
     /// Deployments and budgets of revisions that no longer run.
     pub(super) fn remove(&mut self, decision: &Decision) {
+        // The budgets first: of one whose pods have lost their Deployment Kubernetes warns in an event.
+        for budget in &self.observed.budgets {
+            let meta = &budget.metadata;
+            if self.observed.owns(meta) && !runs(decision, meta) {
+                self.writes.push(delete(Kind::DisruptionBudget, meta));
+            }
+        }
         for deployment in &self.observed.deployments {
             let meta = &deployment.metadata;
             if self.observed.owns(meta) && !runs(decision, meta) {
@@ -206,12 +213,6 @@ impl Planner<'_> {
                     "RevisionRemoved",
                     format!("revision {name}: its pods end"),
                 ));
-            }
-        }
-        for budget in &self.observed.budgets {
-            let meta = &budget.metadata;
-            if self.observed.owns(meta) && !runs(decision, meta) {
-                self.writes.push(delete(Kind::DisruptionBudget, meta));
             }
         }
     }
