@@ -78,8 +78,7 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
     }
     // What GitOps tools need: applied once more, nothing differs.
     let example = example("efficientnet.yaml");
-    t.kubectl(&["diff", "--server-side", "--force-conflicts", "-f", &example])
-        .await?;
+    t.kubectl(&["diff", "-f", &example]).await?;
     let all = t.kubectl(&["get", "ortolan", "-o", "name"]).await?;
     check(
         all.contains("inferenceservice.serving.ortolan.dev/efficientnet"),
