@@ -3,7 +3,7 @@
 use std::{io::IsTerminal as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use futures::{StreamExt, stream};
+use futures::{FutureExt as _, StreamExt, stream};
 use http::{HeaderValue, header::USER_AGENT};
 use kube::{
     Api, Client, Config,
@@ -16,7 +16,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{
     context::{Context, Indices},
@@ -46,18 +48,21 @@ pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Sets the log up, on standard error.
 pub fn logging(options: &Run) {
-    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|error| {
+    // Not EnvFilter: its regular expressions are a megabyte of the binary.
+    let filter: Targets = options.log.parse().unwrap_or_else(|error| {
         eprintln!("--log {:?} is no filter ({error}): using info", options.log);
-        EnvFilter::new("info")
+        Targets::new().with_default(tracing::Level::INFO)
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    match options.log_format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+    let lines = match options.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
 }
 
 /// `check`: says whether InferenceServices can be listed.
@@ -206,20 +211,32 @@ async fn control(
     let config = controller::Config::default()
         .concurrency(options.concurrency)
         .debounce(DEBOUNCE);
-    Controller::for_stream(services, reader)
+    let store = reader.clone();
+    let mut stop_early = stopping.clone();
+    let controller = Controller::for_stream(services, reader)
         .with_config(config)
         .reconcile_on(owned)
         .reconcile_all_on(whenever_ready(context.clone(), leading))
         .graceful_shutdown_on(async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         })
-        .run(reconcile::reconcile, on_error, context)
+        .run(reconcile::reconcile, |w, e, c| on_error(w, e, c), context)
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "the controller goes on");
             }
-        })
-        .await;
+        });
+    // Stopped before its first listing is complete, a Controller waits for that listing for ever.
+    let stopped_early = async {
+        let _ = stop_early.wait_for(|stop| *stop).await;
+        if store.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = controller => {}
+        () = stopped_early => {}
+    }
 }
 
 /// An item each time that this replica starts to lead with full caches: look at everything.
