@@ -58,11 +58,12 @@ pub fn normalise(object: &mut Value, with_status: bool) {
     }
     remove(object, "/spec", "clusterIP");
     remove(object, "/spec", "clusterIPs");
-    if let Some(stable) = object.pointer_mut("/metadata/annotations") {
-        if let Some(at) = stable.get_mut(names::STABLE) {
-            *at = json!("TIME");
+    // The time of a promotion, and a hash over the owner's UID too.
+    for key in [names::STABLE, names::DESIRED] {
+        let annotations = object.pointer_mut("/metadata/annotations");
+        if let Some(value) = annotations.and_then(|annotations| annotations.get_mut(key)) {
+            *value = json!("GIVEN");
         }
-        remove(stable, "", "deployment.kubernetes.io/revision");
     }
     for list in ["/metadata/ownerReferences", "/status/conditions"] {
         for item in items(object, list) {

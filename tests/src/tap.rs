@@ -73,6 +73,13 @@ impl Tap {
         *self.0.frozen.borrow()
     }
 
+    /// Waits until the operator is frozen.
+    pub async fn frozen(&self) {
+        let mut frozen = self.0.frozen.subscribe();
+        // The sender lives as long as this tap.
+        let _ = frozen.wait_for(|frozen| *frozen).await;
+    }
+
     fn note(&self, request: &Request<Body>) {
         let line = format!("{} {}", request.method(), request.uri());
         self.0

@@ -31,7 +31,9 @@ use crate::operator::Log;
 
 /// How long a test waits for anything: the machine may be busy, and a test that passes never waits it
 /// out.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a whole test may take: some await came to no end.
+const LONGEST: Duration = Duration::from_secs(240);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(150);
 /// The definition is the whole API server's: who changes it, or counts requests, which a change causes
@@ -60,7 +62,9 @@ where
         .expect("a runtime");
     runtime.block_on(async {
         let world = Arc::new(World::new().await);
-        let result = AssertUnwindSafe(test(world.clone())).catch_unwind().await;
+        let test = tokio::time::timeout(LONGEST, test(world.clone()));
+        let test = test.map(|ended| ended.expect("the test ends in time"));
+        let result = AssertUnwindSafe(test).catch_unwind().await;
         if let Err(panic) = result {
             eprintln!("{}", world.story().await);
             std::panic::resume_unwind(panic);

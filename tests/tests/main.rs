@@ -2,4 +2,7 @@
 
 mod cel;
 mod collisions;
+mod crash_points;
+mod drift;
+mod failures;
 mod lifecycle;
