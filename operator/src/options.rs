@@ -67,7 +67,7 @@ pub struct Run {
     /// How log lines look.
     #[arg(long, env = "ORTOLAN_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What is logged: a level, or tracing's filter syntax.
+    /// What is logged: a level, or levels by module, such as `info,ortolan_operator=debug`.
     #[arg(long, env = "ORTOLAN_LOG", default_value = "info")]
     pub log: String,
 }

@@ -220,7 +220,7 @@ async fn control(
         .graceful_shutdown_on(async move {
             let _ = stopping.wait_for(|stop| *stop).await;
         })
-        .run(reconcile::reconcile, |w, e, c| on_error(w, e, c), context)
+        .run(reconcile::reconcile, on_error, context)
         .for_each(|result| async move {
             if let Err(error) = result {
                 tracing::debug!(%error, "the controller goes on");
