@@ -156,10 +156,15 @@ fn of_pod(pod: &Pod, now: Timestamp) -> Option<Cause> {
     of_container(pod, container).or_else(|| slow_volumes(pod, container, now))
 }
 
-/// The scheduler's own words, without what it says of preemption.
+/// The scheduler's own words, without what it says of claims and of preemption: `…: 1 Insufficient
+/// cpu. no new claims to deallocate, preemption: …`.
 fn unschedulable(pod: &Pod) -> Option<&str> {
     let (status, words) = condition(pod, "PodScheduled")?;
-    (status == "False").then(|| words.split(" preemption:").next().unwrap_or(words).trim())
+    let words = words.split(" preemption:").next().unwrap_or(words).trim();
+    let words = words
+        .strip_suffix(" no new claims to deallocate,")
+        .unwrap_or(words);
+    (status == "False").then_some(words)
 }
 
 /// Names the device that the pod asks for beside the scheduler's words, which do not tell how many.
@@ -477,7 +482,7 @@ mod tests {
         let waiting = || {
             pod(
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available."}]}),
+            "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes are available."}]}),
             )
         };
         let ready = pod(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
