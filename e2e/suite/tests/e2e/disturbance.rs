@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use k8s_openapi::api::core::v1::Pod;
+use ortolan_crds::names;
 use ortolan_e2e::{Node, Result, Service, Test, check, spec};
 use serde_json::json;
 use tokio::time::sleep;
@@ -113,14 +115,15 @@ async fn recreate_stops_the_old_revision_before_the_new_one_starts_and_says_so()
         check(told.contains("stops before revision"), || told.clone())?;
         loop {
             let pods = service.pods().await?;
+            // A pod that has ended holds no device, until it is removed a moment later.
+            let ended = |pod: &&Pod| {
+                let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+                matches!(phase, Some("Succeeded" | "Failed"))
+            };
             let revisions: BTreeSet<_> = pods
                 .iter()
-                .filter_map(|pod| {
-                    pod.metadata
-                        .labels
-                        .as_ref()?
-                        .get("serving.ortolan.dev/revision")
-                })
+                .filter(|pod| !ended(pod))
+                .filter_map(|pod| pod.metadata.labels.as_ref()?.get(names::REVISION))
                 .collect();
             check(revisions.len() <= 1, || {
                 format!("both have pods: {revisions:?}")
