@@ -317,7 +317,10 @@ fn phase(
     replicas: i32,
     health: &Health,
 ) -> RevisionPhase {
-    if *name == decision.serve && health.ready > 0 {
+    // Before its promotion the first revision starts, also when some of its pods are ready: what the
+    // status calls serving is taken for stable when the record's mark is lost.
+    let first_start = matches!(decision.phase, Phase::Starting(_) | Phase::StartFailed(_));
+    if *name == decision.serve && health.ready > 0 && !first_start {
         RevisionPhase::Serving
     } else if health.failed().is_some() {
         RevisionPhase::Failed
