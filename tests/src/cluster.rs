@@ -134,6 +134,13 @@ impl Cluster {
         self.inner.changed.notify_one();
     }
 
+    /// Makes one pod take requests, whatever the fate of the others.
+    pub async fn make_ready(&self, pod: &str) {
+        let status = Fate::Ready.status().unwrap_or_default();
+        let patched = patch(&self.inner.pods, pod, &status).await;
+        patched.expect("the pod's status can be written");
+    }
+
     /// Looks at every Deployment again, for pods that were deleted, say.
     pub fn look(&self) {
         self.inner.changed.notify_one();

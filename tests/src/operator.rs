@@ -91,13 +91,14 @@ impl Operator {
             &world.namespace,
             "--http",
             "127.0.0.1:0",
-            "--leader-elect",
-            "false",
             "--lease-namespace",
             &world.namespace,
         ];
         if !options.contains(&"--server-image-cpu") {
             arguments.extend(["--server-image-cpu", "ortolan/server:1"]);
+        }
+        if !options.contains(&"--leader-elect") {
+            arguments.extend(["--leader-elect", "false"]);
         }
         arguments.extend(options);
         let options = match options::Options::try_parse_from(arguments) {
@@ -196,13 +197,15 @@ fn on_thread(
 
 /// An operator as a process, for what only signals can do.
 pub struct Process {
+    /// Its pod's name.
+    pub pod: String,
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
-    /// A candidate for the Lease `ortolan-operator` of the namespace. Its user agent is kube's own; the
-    /// name of the pod, which is part of its identity, is `pod`.
+    /// A candidate for the Lease `ortolan-operator` of the namespace. Its identity begins with the name of
+    /// its `pod`, which is its default image's name too, to tell what it made.
     #[must_use]
     pub fn candidate(world: &World, pod: &str) -> Self {
         let program = std::env::var("ORTOLAN_OPERATOR")
@@ -220,7 +223,11 @@ impl Process {
             .stderr(file)
             .spawn()
             .expect("the operator's program starts");
-        Self { child, log }
+        Self {
+            pod: pod.to_owned(),
+            child,
+            log,
+        }
     }
 
     /// Sends a signal, such as `STOP`.

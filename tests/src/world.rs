@@ -31,7 +31,7 @@ use crate::operator::Log;
 
 /// How long a test waits for anything: the machine may be busy, and a test that passes never waits it
 /// out.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a whole test may take: some await came to no end.
 const LONGEST: Duration = Duration::from_secs(240);
 /// Between two looks.
@@ -143,7 +143,7 @@ impl World {
             .unwrap_or("test")
             .replace('_', "-");
         let unique = RandomState::new().hash_one(()) >> 36;
-        let namespace = format!("{}-{unique:07x}", &test[..test.len().min(50)]).replace("--", "-");
+        let namespace = format!("{}-{unique:07x}", &test[..test.len().min(40)]).replace("--", "-");
         let world = Self {
             client,
             namespace,

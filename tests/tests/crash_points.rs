@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::lifecycle::{revision_of, serving};
 
 /// How many crashes are played at once: each has an operator and a namespace.
-const AT_ONCE: usize = 12;
+const AT_ONCE: usize = 20;
 /// More writes than any of these stories makes.
 const MANY: usize = 60;
 

@@ -141,6 +141,42 @@ fn a_service_is_made_of_a_revision_a_deployment_a_budget_and_a_service_and_becom
 }
 
 #[test]
+fn the_first_revision_is_promoted_when_all_its_pods_are_ready_and_not_before() {
+    world(async |w| {
+        let cluster = Cluster::start(&w, Fate::Pending);
+        let _operator = Operator::start(&w);
+        let mut wanted = spec("a");
+        wanted["scaling"] = json!({"minReplicas": 2});
+        let name = revision_of(&w.create("m", wanted).await);
+        w.until_service("pods are seen", "m", |s| {
+            s.status.as_ref().is_some_and(|s| s.replicas == Some(2))
+        })
+        .await;
+        cluster.make_ready(&format!("{name}-0")).await;
+        let half = w
+            .until_service("one pod is ready", "m", |s| {
+                s.status
+                    .as_ref()
+                    .is_some_and(|s| s.ready_replicas == Some(1))
+            })
+            .await;
+        assert_eq!(conditions(&half), "False True True -");
+        assert_eq!(
+            condition(&half, "Ready").expect("a condition").reason,
+            "Starting"
+        );
+        let record: ControllerRevision = w.get(&name).await;
+        assert!(!record.annotations().contains_key(names::STABLE));
+
+        cluster.all(Fate::Ready);
+        w.until_ready_is("m", "True", "Serving").await;
+        w.until_event("m", "Promoted", &name).await;
+        let record: ControllerRevision = w.get(&name).await;
+        assert!(record.annotations().contains_key(names::STABLE));
+    });
+}
+
+#[test]
 fn a_new_revision_takes_over_when_it_is_ready_and_the_old_one_goes_when_the_service_has_moved() {
     world(async |w| {
         let cluster = Cluster::start(&w, Fate::Ready);

@@ -5,4 +5,8 @@ mod collisions;
 mod crash_points;
 mod drift;
 mod failures;
+mod idle;
+mod lease;
 mod lifecycle;
+mod requests;
+mod upgrade;
