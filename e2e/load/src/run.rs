@@ -19,8 +19,8 @@ use crate::{
     ask::{Connection, Error, Target},
 };
 
-/// As many failures as a person reads.
-const KEPT_FAILURES: usize = 20;
+/// Enough to see when all of them happened.
+const KEPT_FAILURES: usize = 500;
 /// As much of a wrong answer as a person reads.
 const KEPT_BYTES: usize = 300;
 

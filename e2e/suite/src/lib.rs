@@ -27,7 +27,7 @@ mod test;
 pub use command::{example, helm, helm_values, image, kubectl, kubectl_in};
 pub use error::{Failure, Result};
 pub use install::{Install, RELEASE, SYSTEM, scratch};
-pub use load::{Load, Reply};
+pub use load::{Load, Reply, now};
 pub use node::Node;
 pub use service::{Service, spec};
 pub use test::Test;

@@ -1,5 +1,7 @@
 //! Load on a Service, from a pod in the cluster, and single requests the same way.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
@@ -71,6 +73,13 @@ impl Sender {
     }
 }
 
+/// Seconds since 1970.
+#[must_use]
+pub fn now() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0.0, |now| now.as_secs_f64())
+}
+
 /// One request from inside the cluster.
 pub(crate) async fn ask(
     client: &Client,
@@ -96,6 +105,8 @@ pub(crate) async fn ask(
 pub struct Load {
     sender: Sender,
     path: String,
+    /// Seconds since 1970 when it began; the times of a [`Tally`] count from here.
+    pub began: f64,
 }
 
 impl Load {
@@ -116,10 +127,12 @@ impl Load {
         let sender = Sender::find(client).await?;
         let headers = [("content-type", "application/json")];
         let body = serde_json::to_vec(&order)?;
+        let began = now();
         let Started { id } = sender.call("POST", "/runs", &headers, body).await?;
         Ok(Self {
             sender,
             path: format!("/runs/{id}"),
+            began,
         })
     }
 
@@ -148,9 +161,10 @@ impl Load {
     pub async fn stop_without_a_failure(self) -> Result<Tally> {
         let tally = self.stop().await?;
         check(tally.failed == 0, || {
+            let first = &tally.failures[..tally.failures.len().min(10)];
             format!(
-                "{} of {} requests failed: {tally:#?}",
-                tally.failed, tally.sent
+                "{} of {} requests failed within {} ms: {first:#?}; answers: {:?}",
+                tally.failed, tally.sent, tally.elapsed_ms, tally.answers
             )
         })?;
         check(tally.sent >= 50, || format!("hardly any load: {tally:?}"))?;

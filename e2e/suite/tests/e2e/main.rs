@@ -5,6 +5,7 @@
 
 mod bad;
 mod disturbance;
+mod drain;
 mod first;
 mod gpu;
 mod installs;
