@@ -1,8 +1,33 @@
 //! The one door through which every write goes: open only while we lead.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio::sync::watch;
+
+/// Whether this replica leads, and until when: one that was frozen (SIGSTOP, a paused VM) has lost its
+/// Lease before it can run the code that notices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tenure {
+    /// It does not lead.
+    #[default]
+    None,
+    /// It leads until then, unless it renews its Lease.
+    Until(Instant),
+    /// There is no election.
+    Always,
+}
+
+impl Tenure {
+    /// Whether it leads at this moment.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Until(end) => Instant::now() < end,
+            Self::Always => true,
+        }
+    }
+}
 
 /// Whether writing is allowed right now.
 #[derive(Clone)]
@@ -16,8 +41,8 @@ impl Gate {
 
     /// Open while the Lease is ours.
     #[must_use]
-    pub fn leading(leads: watch::Receiver<bool>) -> Self {
-        Self::new(move || *leads.borrow())
+    pub fn leading(leads: watch::Receiver<Tenure>) -> Self {
+        Self::new(move || leads.borrow().holds())
     }
 
     /// Whether the next write may be made.

@@ -11,7 +11,7 @@ use kube::{Api, api::PostParams};
 use ortolan_core::lease::{Memory, Terms, Verdict, evaluate};
 use tokio::{sync::watch, time};
 
-use crate::outage::Outage;
+use crate::{gate::Tenure, outage::Outage};
 
 /// A candidate for one Lease.
 pub struct Candidate {
@@ -19,7 +19,7 @@ pub struct Candidate {
     name: String,
     me: String,
     terms: Terms,
-    leads: watch::Sender<bool>,
+    leads: watch::Sender<Tenure>,
     outage: Outage,
     last: Option<Lease>,
     changed: Instant,
@@ -32,7 +32,7 @@ impl Candidate {
         api: Api<Lease>,
         name: String,
         me: String,
-        leads: watch::Sender<bool>,
+        leads: watch::Sender<Tenure>,
         outage: Outage,
     ) -> Self {
         let now = Instant::now();
@@ -75,7 +75,7 @@ impl Candidate {
             }
         }
         if self.is_leading() {
-            self.leads.send_replace(false);
+            self.leads.send_replace(Tenure::None);
             match time::timeout(Duration::from_secs(2), self.write(true)).await {
                 Ok(Ok(())) => tracing::info!(lease = self.name, "the lease was given back"),
                 _ => tracing::warn!(
@@ -87,11 +87,11 @@ impl Candidate {
     }
 
     fn is_leading(&self) -> bool {
-        *self.leads.borrow()
+        *self.leads.borrow() != Tenure::None
     }
 
     fn lose(&self, why: &str) {
-        self.leads.send_replace(false);
+        self.leads.send_replace(Tenure::None);
         tracing::warn!(lease = self.name, "the lease is no longer ours: {why}");
     }
 
@@ -118,8 +118,9 @@ impl Candidate {
                 Ok(()) => {
                     if !self.is_leading() {
                         tracing::info!(lease = self.name, me = self.me, "this replica leads");
-                        self.leads.send_replace(true);
                     }
+                    let end = self.renewed + self.terms.renew_deadline;
+                    self.leads.send_replace(Tenure::Until(end));
                     Ok(())
                 }
                 // Somebody was faster: look at what they wrote.

@@ -23,7 +23,7 @@ use tracing_subscriber::{
 use crate::{
     context::{Context, Indices},
     events::Teller,
-    gate::Gate,
+    gate::{Gate, Tenure},
     lease,
     metrics::Metrics,
     options::{LogFormat, Run, Scope},
@@ -110,7 +110,7 @@ pub async fn operate(
     let me = identity();
     let indices = Arc::new(Indices::default());
     let metrics = Metrics::default();
-    let (leads, leading) = watch::channel(false);
+    let (leads, leading) = watch::channel(Tenure::None);
 
     let listener = TcpListener::bind(options.http)
         .await
@@ -154,7 +154,7 @@ pub async fn operate(
         tokio::spawn(candidate.run(stopping.clone()))
     });
     if !options.leader_elect {
-        leads.send_replace(true);
+        leads.send_replace(Tenure::Always);
     }
 
     let context = Arc::new(Context::new(
@@ -183,7 +183,7 @@ async fn control(
     options: &Run,
     context: Arc<Context>,
     triggered: mpsc::UnboundedReceiver<crate::index::Key>,
-    leading: watch::Receiver<bool>,
+    leading: watch::Receiver<Tenure>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let api: Api<Watched> = watches::api(client, options.scope.namespace.as_deref());
@@ -242,13 +242,13 @@ async fn control(
 /// An item each time that this replica starts to lead with full caches: look at everything.
 fn whenever_ready(
     context: Arc<Context>,
-    leading: watch::Receiver<bool>,
+    leading: watch::Receiver<Tenure>,
 ) -> impl futures::Stream<Item = ()> + Send + 'static {
     stream::unfold(
         (context, leading, false),
         |(context, mut leading, mut before)| async move {
             loop {
-                let now = *leading.borrow_and_update();
+                let now = leading.borrow_and_update().holds();
                 context.metrics.leads(now);
                 if now && !before {
                     while !context.indices.are_ready() {
