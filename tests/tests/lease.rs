@@ -84,14 +84,17 @@ fn a_leader_that_was_frozen_does_not_write_when_it_wakes() {
         assert!(frozen.elapsed() < TAKEOVER, "{:?}", frozen.elapsed());
         // The new leader is stopped too, so that the work is left to whoever thinks that it leads.
         second.signal("STOP");
-        w.create("two", spec("two")).await;
+        let names = ["two", "three", "four", "five"];
+        for name in names {
+            w.create(name, spec(name)).await;
+        }
         first.signal("CONT");
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let two: InferenceService = w.get("two").await;
-        assert_eq!(
-            two.status, None,
-            "the first no longer leads, and leaves it alone"
-        );
+        for name in names {
+            let service: InferenceService = w.get(name).await;
+            let why = "the first no longer leads, and leaves it alone";
+            assert_eq!(service.status, None, "{why}");
+        }
         second.signal("CONT");
         w.until_ready_is("two", "True", "Serving").await;
         let lost = first.log().contains("the lease is no longer ours");
