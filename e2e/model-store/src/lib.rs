@@ -15,7 +15,7 @@
 //!
 //! Invariant: no request changes anything, and no answer leaves the folder (links out of it aside, which the images do not hold).
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use axum::{
     Router,
@@ -33,6 +33,9 @@ const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><b
 
 /// `Bearer ortolan`, and `ortolan:ortolan` in the Basic scheme.
 const ACCEPTED: [&str; 2] = ["Bearer ortolan", "Basic b3J0b2xhbjpvcnRvbGFu"];
+
+/// Time for the bytes before a break to leave: two orders more than loopback needs.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// The routes over `folder`.
 pub fn router(folder: PathBuf) -> Router {
@@ -167,7 +170,10 @@ fn cut(body: Body, keep: u64, broken: bool) -> Body {
             };
             async move { kept }
         });
-    let end =
-        futures::stream::iter(broken.then(|| Err(io::Error::from(io::ErrorKind::ConnectionReset))));
+    // What is written goes out first: an error at once would take it back.
+    let end = futures::stream::iter(broken.then_some(())).then(|()| async {
+        tokio::time::sleep(FLUSH).await;
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    });
     Body::from_stream(head.chain(end))
 }
