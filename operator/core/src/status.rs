@@ -274,7 +274,12 @@ fn revisions(
     health: &BTreeMap<RevisionName, Health>,
     facts: &BTreeMap<RevisionName, Facts>,
 ) -> Vec<RevisionStatus> {
-    let mut named: Vec<&RevisionName> = decision.run.keys().chain(health.keys()).collect();
+    // Pods that are on their way out are not listed: their last steps would be a write each.
+    let deployed = health
+        .iter()
+        .filter(|(_, h)| h.deployed)
+        .map(|(name, _)| name);
+    let mut named: Vec<&RevisionName> = decision.run.keys().chain(deployed).collect();
     named.extend([wanted, &decision.serve]);
     named.sort();
     named.dedup();
