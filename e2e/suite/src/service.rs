@@ -214,6 +214,28 @@ impl Service {
         }
     }
 
+    /// Waits until it has no pods, not even ended ones.
+    ///
+    /// # Errors
+    /// When some are left after two minutes.
+    pub async fn until_no_pods(&self) -> Result {
+        let start = Instant::now();
+        loop {
+            let left = self.pods().await?.len();
+            if left == 0 {
+                return Ok(());
+            }
+            if start.elapsed().as_secs() >= 120 {
+                return Err(Failure::Late {
+                    what: format!("{} has no pods", self.name),
+                    seconds: 120,
+                    last: format!("{left} are left"),
+                });
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     async fn revisions_with_pods(&self) -> Result<BTreeSet<String>> {
         let pods = self.pods().await?;
         Ok(pods

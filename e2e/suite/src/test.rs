@@ -2,14 +2,18 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kube::Client;
-use tokio::sync::{Mutex, MutexGuard, RwLock};
+use tokio::{
+    sync::{Mutex, MutexGuard, RwLock},
+    time::sleep,
+};
 
 use crate::{
-    Install, Result, SYSTEM, Service,
+    Failure, Install, Result, SYSTEM, Service,
     command::example,
     fail,
     install::{apply, namespace},
@@ -130,6 +134,34 @@ impl Test {
     /// When it fails.
     pub async fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         kubectl_in(&self.namespace, arguments).await
+    }
+
+    /// Waits until the namespace's events hold all of these words: an event is told after the status.
+    ///
+    /// # Errors
+    /// When they do not within 30 s.
+    pub async fn until_events(&self, words: &[&str]) -> Result {
+        let all = [
+            "get",
+            "events",
+            "-o",
+            "jsonpath={range .items[*]}{.reason} {.message}{\"\\n\"}{end}",
+        ];
+        let start = Instant::now();
+        loop {
+            let events = self.kubectl(&all).await?;
+            if words.iter().all(|word| events.contains(word)) {
+                return Ok(());
+            }
+            if start.elapsed().as_secs() >= 30 {
+                return Err(Failure::Late {
+                    what: format!("there are the events {words:?}"),
+                    seconds: 30,
+                    last: events,
+                });
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
     }
 
     /// A file of the model store.

@@ -130,13 +130,8 @@ async fn first_starts(t: &Test, all: Vec<Bad>) -> Result {
     for bad in &all {
         the_cause_is_told(&t.service(bad.name), bad).await?;
     }
-    let events = t.kubectl(&["get", "events.events.k8s.io"]).await?;
-    for bad in &all {
-        check(events.contains(bad.reason), || {
-            format!("no event {}:\n{events}", bad.reason)
-        })?;
-    }
-    Ok(())
+    let told: Vec<_> = all.iter().map(|bad| bad.reason).collect();
+    t.until_events(&told).await
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use ortolan_crds::names;
-use ortolan_e2e::{Node, Result, Service, Test, check, spec};
+use ortolan_e2e::{Node, Result, SYSTEM, Service, Test, check, kubectl, spec};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -38,11 +38,20 @@ async fn an_operator_that_is_killed_during_a_change_finishes_it_without_a_failed
         let service = serving(t, 1).await?;
         let load = service.load().await?;
         service.change(&changed()).await?;
-        sleep(Duration::from_millis(1500)).await;
+        sleep(Duration::from_millis(500)).await;
         Node::kill_operators().await?;
         let ready = service.until_ready().await?;
         let new = ready.status.unwrap_or_default().traffic;
-        // Again, while the old revision is being removed.
+        // Again, as soon as they are back.
+        kubectl(&[
+            "-n",
+            SYSTEM,
+            "rollout",
+            "status",
+            "deployment/ortolan-operator",
+            "--timeout=120s",
+        ])
+        .await?;
         Node::kill_operators().await?;
         service.until_only(&new[0].revision).await?;
         let tally = load.stop_without_a_failure().await?;
@@ -93,12 +102,8 @@ async fn more_pods_and_fewer_restart_none_that_stays_and_fail_no_request() {
         check(revisions.len() == 1, || format!("{revisions:?}"))?;
         // Which pod stays is the ReplicaSet controller's choice; that the first one was not
         // replaced while there were three is ours.
-        let events = t
-            .kubectl(&["get", "events", "-o", "jsonpath={.items[*].message}"])
-            .await?;
-        check(!first.is_empty() && events.contains("1 → 3 pods"), || {
-            events.clone()
-        })
+        check(!first.is_empty(), || "no pod at first".into())?;
+        t.until_events(&["1 → 3 pods"]).await
     })
     .await;
 }
@@ -153,8 +158,7 @@ async fn a_suspended_service_has_no_pods_and_comes_back_as_it_was() {
                 s.status.clone().unwrap_or_default().replicas == Some(0)
             })
             .await?;
-        let pods = service.pods().await?;
-        check(pods.is_empty(), || format!("{} pods", pods.len()))?;
+        service.until_no_pods().await?;
         let kept = t
             .kubectl(&["get", "service,deployment", "-o", "name"])
             .await?;

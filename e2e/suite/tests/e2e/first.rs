@@ -63,6 +63,7 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
         && row[4..6] == ["1", url.as_str()];
     check(expected, || listed.clone())?;
 
+    t.until_events(&["RevisionCreated", "Promoted"]).await?;
     let described = t.kubectl(&["describe", "oisvc", "efficientnet"]).await?;
     for words in [
         "RevisionCreated",

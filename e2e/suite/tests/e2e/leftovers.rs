@@ -116,11 +116,7 @@ async fn what_is_edited_or_deleted_by_hand_comes_back_and_no_request_fails() {
         check(after.contains(pods.trim()), || {
             format!("{pods} were replaced: {after}")
         })?;
-        let events = t
-            .kubectl(&["get", "events", "-o", "jsonpath={.items[*].reason}"])
-            .await?;
-        let told = events.contains("ScaleReverted") && events.contains("DriftRepaired");
-        check(told, || events.clone())
+        t.until_events(&["ScaleReverted", "DriftRepaired"]).await
     })
     .await;
 }
