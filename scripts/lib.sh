@@ -50,15 +50,15 @@ quiet() {
 # suite LOG CARGO-TEST-ARGUMENTS...: cargo test, also into LOG. Where ORTOLAN_RETRY is set (CI, whose machine is shared and noisy), up to three
 # tests that failed run once more, by themselves; those that pass then are called flaky by name, and are to be mended all the same.
 suite() {
-  local file=$1 rc=0 failed; shift
+  local file=$1 rc=0 again_tests=(); shift
   cargo test "$@" 2>&1 | tee "$file" || rc=$?
   [ "$rc" != 0 ] || return 0
-  mapfile -t failed < <(sed -n 's/^test \([^ ]*\) \.\.\. FAILED$/\1/p' "$file" | sort -u)
+  mapfile -t again_tests < <(sed -n 's/^test \([^ ]*\) \.\.\. FAILED$/\1/p' "$file" | sort -u)
   case " $* " in *" -- "*) return "$rc";; esac
-  if [ -z "${ORTOLAN_RETRY:-}" ] || [ "${#failed[@]}" = 0 ] || [ "${#failed[@]}" -gt 3 ]; then return "$rc"; fi
-  log "Once more, by themselves: ${failed[*]}"
-  cargo test "$@" -- --exact "${failed[@]}" || return
-  log "${_red}Flaky (failed, then passed):$_plain ${failed[*]}"
+  if [ -z "${ORTOLAN_RETRY:-}" ] || [ "${#again_tests[@]}" = 0 ] || [ "${#again_tests[@]}" -gt 3 ]; then return "$rc"; fi
+  log "Once more, by themselves: ${again_tests[*]}"
+  cargo test "$@" -- --exact "${again_tests[@]}" || return
+  log "${_red}Flaky (failed, then passed):$_plain ${again_tests[*]}"
 }
 
 # print_timings FILE: what the steps recorded, a step's parts above it and indented; the sum is of the outermost ones.
