@@ -4,8 +4,7 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::{ControllerRevision, Deployment},
-        core::v1::{ConfigMap, Pod, Service},
-        policy::v1::PodDisruptionBudget,
+        core::v1::Pod,
     },
 };
 use kube::{
@@ -13,7 +12,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use ortolan_core::{
-    observed::Foreign,
+    observed::{Foreign, controlled_by},
     plan::{Kind, Object, Write},
 };
 use ortolan_crds::{InferenceService, InferenceServiceStatus, names};
@@ -194,14 +193,11 @@ impl<'a> Writer<'a> {
     }
 
     fn ours<K: Resource>(&self, object: &K) -> bool {
-        let owners = object.meta().owner_references.iter().flatten();
-        owners
-            .into_iter()
-            .any(|o| o.controller == Some(true) && o.uid == self.uid)
+        controlled_by(object.meta(), self.uid)
     }
 
     async fn create(&self, object: &ControllerRevision) -> Result<(), Error> {
-        const KIND: &str = "ControllerRevision";
+        const KIND: &str = <ControllerRevision as k8s_openapi::Resource>::KIND;
         let api: Api<ControllerRevision> = self.api();
         let name = object.name_any();
         let params = PostParams {
@@ -229,7 +225,7 @@ impl<'a> Writer<'a> {
     async fn patch<K>(&self, index: &Index<K>, object: &K, ours: bool) -> Result<(), Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Named
+            + k8s_openapi::Resource
             + Clone
             + Serialize
             + DeserializeOwned
@@ -289,7 +285,7 @@ impl<'a> Writer<'a> {
     }
 
     async fn mark(&self, name: &str, at: &str) -> Result<(), Error> {
-        const KIND: &str = "ControllerRevision";
+        const KIND: &str = <ControllerRevision as k8s_openapi::Resource>::KIND;
         let api: Api<ControllerRevision> = self.api();
         let body = json!({"metadata": {"annotations": {names::STABLE: at}}});
         let params = PatchParams {
@@ -308,7 +304,7 @@ impl<'a> Writer<'a> {
     async fn delete<K>(&self, index: &Index<K>, name: &str, uid: &str) -> Result<(), Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Named
+            + k8s_openapi::Resource
             + Clone
             + DeserializeOwned
             + std::fmt::Debug,
@@ -326,7 +322,7 @@ impl<'a> Writer<'a> {
     async fn remove<K>(&self, name: &str, uid: &str) -> Result<(), Error>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Named
+            + k8s_openapi::Resource
             + Clone
             + DeserializeOwned
             + std::fmt::Debug,
@@ -363,28 +359,4 @@ fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Erro
             source,
         },
     }
-}
-
-/// A kind's name as a constant, for errors and metrics.
-trait Named {
-    const KIND: &'static str;
-}
-
-impl Named for ConfigMap {
-    const KIND: &'static str = "ConfigMap";
-}
-impl Named for ControllerRevision {
-    const KIND: &'static str = "ControllerRevision";
-}
-impl Named for Deployment {
-    const KIND: &'static str = "Deployment";
-}
-impl Named for Pod {
-    const KIND: &'static str = "Pod";
-}
-impl Named for PodDisruptionBudget {
-    const KIND: &'static str = "PodDisruptionBudget";
-}
-impl Named for Service {
-    const KIND: &'static str = "Service";
 }

@@ -12,7 +12,7 @@ use kube::{Api, Resource};
 use ortolan_core::{
     failure,
     observed::{Foreign, Observed},
-    revision::{Revision, RevisionName},
+    revision::{self, RevisionName},
 };
 use ortolan_crds::{InferenceService, names};
 
@@ -114,16 +114,15 @@ async fn foreign_service(
 async fn ask_pods(context: &Context, key: &Key, observed: &mut Observed) -> bool {
     let mut kept = HashMap::new();
     let mut unasked = false;
-    let revisions: Vec<Revision> = observed
+    let revisions: Vec<RevisionName> = observed
         .revisions
         .iter()
-        .filter_map(|r| Revision::read(r).ok())
+        .filter(|object| !revision::digest_is_given(object))
+        .filter_map(|object| object.metadata.name.clone())
+        .map(RevisionName::new)
         .collect();
     for revision in revisions {
-        if revision.data.template.model.digest.is_some() {
-            continue;
-        }
-        for (uid, address) in to_ask(observed, &revision.name) {
+        for (uid, address) in to_ask(observed, &revision) {
             let report = match context.report(key, &uid) {
                 Some(report) => Ok(report),
                 None => probe::ask(&address).await,

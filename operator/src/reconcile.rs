@@ -100,10 +100,10 @@ async fn work(
 ) -> Result<Action, Error> {
     let seen = observe::observe(context, key, service).await?;
     let observed = seen.observed;
-    let plan = plan::plan(&observed, &context.defaults, Timestamp::now());
+    let mut plan = plan::plan(&observed, &context.defaults, Timestamp::now());
     let requeue = requeue(&plan, seen.unasked);
     let writer = Writer::new(context, key, observed.uid());
-    match writer.apply(plan.writes.clone()).await {
+    match writer.apply(std::mem::take(&mut plan.writes)).await {
         Ok(()) => report(context, &writer, &observed, &plan).await?,
         Err(error) => {
             if let Some(refusal) = refusal(&observed, &error) {

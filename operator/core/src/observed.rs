@@ -83,10 +83,7 @@ impl Observed {
     /// Whether an object is controlled by this very InferenceService.
     #[must_use]
     pub fn owns(&self, meta: &ObjectMeta) -> bool {
-        meta.owner_references
-            .iter()
-            .flatten()
-            .any(|owner| owner.controller == Some(true) && owner.uid == self.uid())
+        controlled_by(meta, self.uid())
     }
 
     /// The Deployment of a revision.
@@ -114,6 +111,15 @@ impl Observed {
             .and_then(|c| c.data.as_ref()?.get(names::DIGEST_KEY))
             .map(String::as_str)
     }
+}
+
+/// Whether an object is controlled by the owner with this UID.
+#[must_use]
+pub fn controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }
 
 /// Finds an object by name.

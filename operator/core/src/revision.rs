@@ -184,6 +184,16 @@ impl Revision {
     }
 }
 
+/// Whether the user gave the digest of a stored revision: without reading all of it, since a pod's
+/// template is long and this is asked at every reconcile.
+#[must_use]
+pub fn digest_is_given(object: &ControllerRevision) -> bool {
+    object
+        .data
+        .as_ref()
+        .is_some_and(|data| data.0.pointer("/template/model/digest").is_some())
+}
+
 /// The revision that the newest mark names.
 #[must_use]
 pub fn stable(revisions: &[Revision]) -> Option<&Revision> {

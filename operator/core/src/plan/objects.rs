@@ -23,16 +23,13 @@ enum Need {
 impl Planner<'_> {
     /// A revision whose digest the user did not give is held to what its first pod fetched.
     pub(super) fn record_digests(&mut self) {
-        for name in self
+        let not_given: Vec<RevisionName> = self
             .revisions
             .iter()
+            .filter(|r| r.data.template.model.digest.is_none())
             .map(|r| r.name.clone())
-            .collect::<Vec<_>>()
-        {
-            let given = find_revision(self, &name).is_some_and(|digest| digest.is_some());
-            if given {
-                continue;
-            }
+            .collect();
+        for name in not_given {
             match self.observed.recorded_digest(&name).map(str::to_owned) {
                 Some(recorded) => self.replace_strangers(&name, &recorded),
                 None => {
@@ -98,21 +95,15 @@ impl Planner<'_> {
             .find(|r| r.name == *name)
             .map(|r| r.data.resolved.clone());
         if let Some(resolved) = resolved {
-            let mut bare = build::deployment(&self.owner, name, &resolved, None);
-            let hash = hash(&bare);
-            stamp(&mut bare.metadata, &hash);
+            let mut object = build::deployment(&self.owner, name, &resolved, None);
+            let hash = hash(&object);
+            stamp(&mut object.metadata, &hash);
             let live = self.observed.deployment(name);
-            let need = need(&bare, live, |d| &d.metadata);
+            let need = need(&object, live, |d| &d.metadata);
             let owned = live.is_some_and(|d| scaled_by_us(&d.metadata));
-            let spec = (!owned).then_some(replicas);
-            let object = match spec {
-                Some(_) => {
-                    let mut full = build::deployment(&self.owner, name, &resolved, spec);
-                    stamp(&mut full.metadata, &hash);
-                    full
-                }
-                None => bare,
-            };
+            if let Some(spec) = object.spec.as_mut().filter(|_| !owned) {
+                spec.replicas = Some(replicas);
+            }
             self.apply(
                 need,
                 "Deployment",
@@ -240,14 +231,6 @@ impl Planner<'_> {
             }
         }
     }
-}
-
-fn find_revision<'a>(planner: &'a Planner<'_>, name: &RevisionName) -> Option<Option<&'a String>> {
-    planner
-        .revisions
-        .iter()
-        .find(|r| r.name == *name)
-        .map(|r| r.data.template.model.digest.as_ref())
 }
 
 fn runs(decision: &Decision, meta: &ObjectMeta) -> bool {
