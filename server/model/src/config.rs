@@ -8,21 +8,24 @@
 //! `std` have three finite entries, no entry of `std` is zero, `top_k` is at least 1, and labels
 //! are trimmed and not empty.
 
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::{
     disk,
     failure::{Failure, Reason},
+    settings::Batching,
     tree,
 };
+
+mod batching;
 
 /// The file's name, beside the model.
 pub const FILE: &str = "model.yaml";
 
 /// More than any configuration needs; less than what would hurt to read.
-const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+pub(crate) const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 const MAX_LABELS_BYTES: u64 = 16 * 1024 * 1024;
 const MAX_SIDE: u32 = 8192;
 const DEFAULT_TOP_K: usize = 5;
@@ -33,6 +36,8 @@ pub struct ModelConfig {
     /// How raw requests (`POST /predict/{model}`) are turned into tensors and back. `None`: the
     /// model takes tensors only.
     pub pipeline: Option<Pipeline>,
+    /// How requests are put together.
+    pub batching: Batching,
 }
 
 /// From a request's bytes to an answer.
@@ -124,6 +129,7 @@ pub enum Output {
 #[serde(deny_unknown_fields)]
 struct RawConfig {
     pipeline: Option<RawPipeline>,
+    batching: Option<batching::RawBatching>,
 }
 
 #[derive(Deserialize)]
@@ -175,15 +181,9 @@ struct RawOutput {
 
 /// Reads `model.yaml` and the labels it names; a labels path starts from the folder that `model.yaml` lies in. Neither may lead out of `root`. Blocking.
 pub(crate) fn load(file: &Path, root: Option<&Path>) -> Result<ModelConfig, Failure> {
-    let root = match root {
-        Some(root) => Some(
-            root.canonicalize()
-                .map_err(|e| disk::failure("read", root, &e))?,
-        ),
-        None => None,
-    };
+    let root = canonical(root)?;
     tree::confined(file, root.as_deref())?;
-    let text = read_text(file, MAX_CONFIG_BYTES)?;
+    let text = read_text(file, MAX_CONFIG_BYTES, FILE)?;
     let base = file.parent().unwrap_or(Path::new("."));
     parse(&text, |labels| read_labels(base, labels, root.as_deref()))
 }
@@ -205,14 +205,41 @@ pub(crate) fn parse(
         let first = text.lines().next().unwrap_or_default();
         wrong(first.strip_prefix("error: ").unwrap_or(first))
     })?;
-    let Some(raw) = raw.pipeline else {
-        return Ok(ModelConfig::default());
+    let batching = raw.batching.map(batching::check).transpose();
+    let batching = batching.map_err(|sentence| wrong(&sentence))?;
+    let pipeline = match raw.pipeline {
+        Some(raw) => Some(Pipeline {
+            input: check_input(raw.input)?,
+            output: check_output(raw.output, labels)?,
+        }),
+        None => None,
     };
-    let input = check_input(raw.input)?;
-    let output = check_output(raw.output, labels)?;
     Ok(ModelConfig {
-        pipeline: Some(Pipeline { input, output }),
+        pipeline,
+        batching: batching.unwrap_or_default(),
     })
+}
+
+/// The labels that another file than `model.yaml` names, in the folder `base`.
+pub(crate) fn labels_beside(
+    base: &Path,
+    name: &str,
+    named_by: &str,
+    root: Option<&Path>,
+) -> Result<Vec<String>, Failure> {
+    let root = canonical(root)?;
+    let path = base.join(name);
+    let text = read_text(&path, MAX_LABELS_BYTES, named_by)?;
+    tree::confined(&path, root.as_deref())?;
+    parse_labels(name, &text)
+}
+
+fn canonical(root: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    let real = root.map(|root| {
+        root.canonicalize()
+            .map_err(|e| disk::failure("read", root, &e))
+    });
+    real.transpose()
 }
 
 fn check_input(raw: RawInput) -> Result<Input, Failure> {
@@ -293,7 +320,7 @@ fn read_labels(base: &Path, name: &str, root: Option<&Path>) -> Result<Vec<Strin
         )));
     }
     let path = base.join(name);
-    let text = read_text(&path, MAX_LABELS_BYTES)?;
+    let text = read_text(&path, MAX_LABELS_BYTES, FILE)?;
     tree::confined(&path, root)?;
     parse_labels(name, &text)
 }
@@ -317,12 +344,13 @@ fn parse_labels(name: &str, text: &str) -> Result<Vec<String>, Failure> {
     Ok(labels)
 }
 
-fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
+/// The text of a small file that the file `named_by` names.
+pub(crate) fn read_text(path: &Path, limit: u64, named_by: &str) -> Result<String, Failure> {
     let shown = path.display();
     let unreadable = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            wrong(&format!("{shown} does not exist, although {FILE} names it"))
-        }
+        std::io::ErrorKind::NotFound => wrong(&format!(
+            "{shown} does not exist, although {named_by} names it"
+        )),
         _ => wrong(&format!("{shown} cannot be read: {e}")),
     };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();

@@ -10,6 +10,7 @@ use crate::{
     config,
     failure::{Failure, Reason},
     tree::Entry,
+    triton,
 };
 
 /// Where the parts of a package lie, relative to its directory.
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) struct Parts {
     pub(crate) model: PathBuf,
     pub(crate) config: Option<PathBuf>,
+    /// Triton's `config.pbtxt`.
+    pub(crate) triton: Option<PathBuf>,
 }
 
 /// Finds the parts among `entries`. `what` names the archive or the directory in sentences,
@@ -32,6 +35,7 @@ pub(crate) fn locate(what: &str, reason: Reason, entries: &[Entry]) -> Result<Pa
     Ok(Parts {
         model: PathBuf::from(model),
         config: config_file(&files, top, model)?,
+        triton: triton_file(&files, top, model),
     })
 }
 
@@ -113,6 +117,14 @@ fn config_file(files: &[&str], top: &str, model: &str) -> Result<Option<PathBuf>
     Ok(None)
 }
 
+/// Beside the model, beside the version's folder that the model is in, or at the top.
+fn triton_file(files: &[&str], top: &str, model: &str) -> Option<PathBuf> {
+    let beside = Path::new(model).parent().unwrap_or(Path::new(""));
+    let places = [beside, beside.parent().unwrap_or(beside), Path::new(top)];
+    let mut candidates = places.into_iter().map(|place| place.join(triton::FILE));
+    candidates.find(|path| files.iter().any(|file| Path::new(file) == path))
+}
+
 /// A `model.yml` would be ignored in silence otherwise.
 pub(crate) fn misnamed(path: &Path) -> Failure {
     Failure::new(
@@ -132,6 +144,7 @@ mod tests {
             .map(|f| Entry {
                 path: (*f).to_owned(),
                 bytes: 1,
+                stamp: Default::default(),
             })
             .collect();
         locate("m.tar", Reason::ArchiveRefused, &entries)
@@ -184,6 +197,23 @@ mod tests {
             let failure = find(files).unwrap_err();
             assert_eq!(failure.reason, Reason::ArchiveRefused);
             assert!(failure.message.contains(words), "{failure}");
+        }
+    }
+
+    #[test]
+    fn tritons_configuration_is_found_beside_the_model_and_beside_its_version() {
+        let cases: [(&[&str], Option<&str>); 4] = [
+            (&["m.onnx", "config.pbtxt"], Some("config.pbtxt")),
+            (&["1/m.onnx", "config.pbtxt"], Some("config.pbtxt")),
+            (
+                &["net/1/m.onnx", "net/config.pbtxt"],
+                Some("net/config.pbtxt"),
+            ),
+            (&["m.onnx", "other/config.pbtxt"], None),
+        ];
+        for (files, triton) in cases {
+            let parts = find(files).unwrap();
+            assert_eq!(parts.triton.as_deref(), triton.map(Path::new), "{files:?}");
         }
     }
 

@@ -22,16 +22,21 @@ mod disk;
 pub mod failure;
 mod layout;
 mod obtain;
+mod repository;
+pub mod settings;
 mod sniff;
 mod source;
 mod task;
 mod tree;
+mod triton;
 pub mod uri;
 
 pub use config::{Channels, ImageInput, Input, Layout, ModelConfig, Output, Pipeline, Resize};
 pub use digest::Digest;
 pub use failure::{Failure, Reason};
-pub use obtain::obtain;
+pub use obtain::{Found, discover, obtain};
+pub use repository::{Folder, Listing, Mark, Repository, Shape};
+pub use settings::Settings;
 pub use uri::ModelUri;
 
 /// 20 GiB: larger than any ONNX model that one server is likely to hold.
@@ -53,6 +58,10 @@ pub struct Request {
     pub credentials_dir: Option<PathBuf>,
     /// Bound for the fetched file and, apart, for all that is unpacked from it.
     pub max_model_bytes: u64,
+    /// What the URI's content is taken for; only [`discover`] asks.
+    pub shape: Shape,
+    /// A directory is a repository whose content may change: nothing is hashed until it is opened.
+    pub is_live: bool,
 }
 
 impl Request {
@@ -66,6 +75,8 @@ impl Request {
             pvc_root: PathBuf::from("/mnt/pvc"),
             credentials_dir: None,
             max_model_bytes: DEFAULT_MAX_MODEL_BYTES,
+            shape: Shape::default(),
+            is_live: false,
         }
     }
 }
@@ -81,6 +92,10 @@ pub struct Package {
     pub bytes: u64,
     /// `model.yaml` with its labels; the default when there is none.
     pub config: ModelConfig,
+    /// How it is run, as `config.pbtxt` and `model.yaml` say.
+    pub settings: Settings,
+    /// What `config.pbtxt` says that is not acted on, each with its line.
+    pub notes: Vec<String>,
     /// How long each phase took, in order: Fetch, Verify, Unpack.
     pub timings: Vec<(Phase, Duration)>,
 }

@@ -15,23 +15,61 @@ use crate::{
     disk,
     failure::{Failure, Reason},
     layout,
+    repository::{Repository, Shape, root_of},
+    settings::Settings,
     sniff::{self, Kind},
     source::{Chosen, Fetched, file::ensure_size},
     task::{Pulse, blocking},
-    tree,
+    tree, triton,
 };
 
-/// Fetches, verifies and unpacks a model.
+/// What a URI led to.
+#[derive(Debug)]
+pub enum Found {
+    /// One model.
+    Model(Box<Package>),
+    /// A folder of models.
+    Repository {
+        /// To look into and to open models from.
+        repository: Repository,
+        /// Of everything in it: of the directory, or of the fetched archive. `None`: it may change.
+        digest: Option<Digest>,
+        /// How long each phase took, in order: Fetch, Verify, Unpack.
+        timings: Vec<(Phase, Duration)>,
+        /// It is a directory in place, whose changes can be seen.
+        is_in_place: bool,
+    },
+}
+
+/// Fetches, verifies and unpacks one model, whatever shape the request expects.
 ///
 /// # Errors
 /// A [`Failure`] whose reason is the exit code and whose sentence is for the user. Errors of the
 /// network have been tried again already. Dropping the future stops the work soon after.
 pub async fn obtain(request: &Request, progress: &dyn Progress) -> Result<Package, Failure> {
+    let request = Request {
+        shape: Shape::Single,
+        ..request.clone()
+    };
+    match discover(&request, progress).await? {
+        Found::Model(package) => Ok(*package),
+        Found::Repository { repository, .. } => Err(Failure::new(
+            Reason::Internal,
+            format!("{} was taken for a repository", repository.root().display()),
+        )),
+    }
+}
+
+/// Fetches, verifies and unpacks a model, or a repository of several.
+///
+/// # Errors
+/// As [`obtain`].
+pub async fn discover(request: &Request, progress: &dyn Progress) -> Result<Found, Failure> {
     let cache = Cache::new(&request.cache_dir);
     let source = Chosen::of(request)?;
     let mut watch = Watch::new(progress);
-    if let Some(package) = cached(request, &cache, &mut watch).await? {
-        return Ok(package);
+    if let Some(found) = cached(request, &cache, &mut watch).await? {
+        return Ok(found);
     }
 
     watch.start(Phase::Fetch);
@@ -42,6 +80,19 @@ pub async fn obtain(request: &Request, progress: &dyn Progress) -> Result<Packag
     };
     let target = work.as_ref().map(Work::download).unwrap_or_default();
     let fetched = source.fetch(&target, progress).await?;
+    let is_in_place = matches!(fetched, Fetched::Directory { .. });
+    if let (Fetched::Directory { folder, root }, true, None) =
+        (&fetched, request.is_live, request.expected_digest)
+    {
+        let (folder, root, limit) = (folder.clone(), root.clone(), request.max_model_bytes);
+        let repository = blocking(progress, None, move |_| live(folder, root, limit)).await?;
+        return Ok(Found::Repository {
+            repository,
+            digest: None,
+            timings: watch.stop(),
+            is_in_place,
+        });
+    }
 
     watch.start(Phase::Verify);
     let verified = verify(request, fetched, progress).await?;
@@ -52,16 +103,75 @@ pub async fn obtain(request: &Request, progress: &dyn Progress) -> Result<Packag
         cache,
         work,
         limit: request.max_model_bytes,
+        shape: request.shape,
     };
     let Verified { digest, bytes, .. } = verified;
-    let (model_path, config) = blocking(progress, None, move |p| job.run(verified, p)).await?;
-    Ok(Package {
-        model_path,
-        digest,
-        bytes,
-        config,
-        timings: watch.stop(),
-    })
+    let opened = blocking(progress, None, move |p| job.run(verified, p)).await?;
+    Ok(opened.found(digest, bytes, request, watch.stop(), is_in_place))
+}
+
+/// A repository whose content may change: nothing but its place is decided. Blocking.
+fn live(folder: PathBuf, root: Option<PathBuf>, limit: u64) -> Result<Repository, Failure> {
+    let entries = tree::list(&folder, root.as_deref())?;
+    let below = root_of(&entries, true).unwrap_or_default();
+    Ok(Repository::new(folder.join(below), root, limit))
+}
+
+/// What a folder turned out to be.
+enum Opened {
+    Model {
+        path: PathBuf,
+        config: ModelConfig,
+        settings: Box<Settings>,
+        notes: Vec<String>,
+    },
+    Repository {
+        folder: PathBuf,
+        root: Option<PathBuf>,
+    },
+}
+
+impl Opened {
+    fn bare(path: PathBuf, config: ModelConfig) -> Self {
+        Self::Model {
+            path,
+            settings: Box::new(Settings::default().overlaid(&config.batching)),
+            config,
+            notes: Vec::new(),
+        }
+    }
+
+    fn found(
+        self,
+        digest: Digest,
+        bytes: u64,
+        request: &Request,
+        timings: Vec<(Phase, Duration)>,
+        is_in_place: bool,
+    ) -> Found {
+        match self {
+            Self::Model {
+                path,
+                config,
+                settings,
+                notes,
+            } => Found::Model(Box::new(Package {
+                model_path: path,
+                digest,
+                bytes,
+                config,
+                settings: *settings,
+                notes,
+                timings,
+            })),
+            Self::Repository { folder, root } => Found::Repository {
+                repository: Repository::new(folder, root, request.max_model_bytes),
+                digest: Some(digest),
+                timings,
+                is_in_place,
+            },
+        }
+    }
 }
 
 /// A download that is here already and whose digest the request names needs no store.
@@ -69,11 +179,11 @@ async fn cached(
     request: &Request,
     cache: &Cache,
     watch: &mut Watch<'_>,
-) -> Result<Option<Package>, Failure> {
+) -> Result<Option<Found>, Failure> {
     let (Some(digest), ModelUri::Http(_)) = (request.expected_digest, &request.uri) else {
         return Ok(None);
     };
-    let (cache, name) = (cache.clone(), request.uri.to_string());
+    let (cache, name, shape) = (cache.clone(), request.uri.to_string(), request.shape);
     watch.start(Phase::Verify);
     let found = blocking(watch.progress, None, move |pulse| {
         let Some(hit) = cache.find(&digest, pulse) else {
@@ -81,20 +191,20 @@ async fn cached(
         };
         Ok(Some((
             hit.fetched,
-            open(&name, Reason::ArchiveRefused, &hit.folder, None)?,
+            open(&name, Reason::ArchiveRefused, &hit.folder, None, shape)?,
         )))
     });
-    let Some((bytes, (model_path, config))) = found.await? else {
+    let Some((bytes, opened)) = found.await? else {
         return Ok(None);
     };
     watch.start(Phase::Unpack);
-    Ok(Some(Package {
-        model_path,
+    Ok(Some(opened.found(
         digest,
         bytes,
-        config,
-        timings: watch.stop(),
-    }))
+        request,
+        watch.stop(),
+        false,
+    )))
 }
 
 /// What was fetched, with its digest; that it is the expected one is established.
@@ -192,14 +302,21 @@ struct Unpacking {
     cache: Cache,
     work: Option<Work>,
     limit: u64,
+    shape: Shape,
 }
 
 impl Unpacking {
-    fn run(mut self, verified: Verified, pulse: &Pulse) -> Result<(PathBuf, ModelConfig), Failure> {
+    fn run(mut self, verified: Verified, pulse: &Pulse) -> Result<Opened, Failure> {
         match verified.content {
             Content::Directory { folder, root } => {
                 let what = format!("the directory {}", folder.display());
-                open(&what, Reason::ModelNotFound, &folder, root.as_deref())
+                open(
+                    &what,
+                    Reason::ModelNotFound,
+                    &folder,
+                    root.as_deref(),
+                    self.shape,
+                )
             }
             Content::File {
                 file,
@@ -207,7 +324,7 @@ impl Unpacking {
                 root,
             } => {
                 let config = beside(&file, root.as_deref())?;
-                Ok((file, config))
+                Ok(Opened::bare(file, config))
             }
             Content::Download {
                 ref file,
@@ -220,7 +337,13 @@ impl Unpacking {
                 let folder =
                     self.cache
                         .publish(&work, &verified.digest, verified.bytes, &listed)?;
-                open(&self.name, Reason::ArchiveRefused, &folder, None)
+                open(
+                    &self.name,
+                    Reason::ArchiveRefused,
+                    &folder,
+                    None,
+                    Shape::Single,
+                )
             }
             Content::File {
                 ref file,
@@ -241,17 +364,23 @@ impl Unpacking {
         digest: Digest,
         bytes: u64,
         pulse: &Pulse,
-    ) -> Result<(PathBuf, ModelConfig), Failure> {
+    ) -> Result<Opened, Failure> {
         let what = format!("the archive {}", self.name);
         if let Some(hit) = self.cache.find(&digest, pulse) {
-            return open(&what, Reason::ArchiveRefused, &hit.folder, None);
+            return open(&what, Reason::ArchiveRefused, &hit.folder, None, self.shape);
         }
         let work = self.work_folder()?;
         let listed = archive::unpack(&self.name, file, kind, &work.stage(), self.limit, pulse)?;
         // Refuse before it has a place in the cache.
-        open(&what, Reason::ArchiveRefused, &work.stage(), None)?;
+        open(
+            &what,
+            Reason::ArchiveRefused,
+            &work.stage(),
+            None,
+            self.shape,
+        )?;
         let folder = self.cache.publish(&work, &digest, bytes, &listed)?;
-        open(&what, Reason::ArchiveRefused, &folder, None)
+        open(&what, Reason::ArchiveRefused, &folder, None, self.shape)
     }
 
     /// The download's own folder; a file that stays in place needs one only now.
@@ -260,20 +389,41 @@ impl Unpacking {
     }
 }
 
-/// Finds the model of a folder and reads its configuration.
+/// Finds the model of a folder and reads its configuration, or finds that it holds several.
 fn open(
     what: &str,
     reason: Reason,
     folder: &Path,
     root: Option<&Path>,
-) -> Result<(PathBuf, ModelConfig), Failure> {
+    shape: Shape,
+) -> Result<Opened, Failure> {
     let entries = tree::list(folder, root)?;
+    let below = match shape {
+        Shape::Single => None,
+        Shape::Auto => root_of(&entries, false),
+        Shape::Repository => Some(root_of(&entries, true).unwrap_or_default()),
+    };
+    if let Some(below) = below {
+        return Ok(Opened::Repository {
+            folder: folder.join(below),
+            root: root.map(Path::to_path_buf),
+        });
+    }
     let parts = layout::locate(what, reason, &entries)?;
     let config = match parts.config {
         Some(file) => config::load(&folder.join(file), root)?,
         None => ModelConfig::default(),
     };
-    Ok((folder.join(parts.model), config))
+    let triton = match parts.triton {
+        Some(file) => triton::load(&folder.join(file), root)?,
+        None => triton::Config::default(),
+    };
+    Ok(Opened::Model {
+        path: folder.join(parts.model),
+        settings: Box::new(triton.settings.overlaid(&config.batching)),
+        config,
+        notes: triton.notes,
+    })
 }
 
 /// The configuration of a bare model: `model.yaml` in its folder.

@@ -14,6 +14,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -35,6 +36,26 @@ pub(crate) struct Entry {
     /// Relative to the tree, with `/` between the parts.
     pub(crate) path: String,
     pub(crate) bytes: u64,
+    pub(crate) stamp: Stamp,
+}
+
+/// What the file system says of a file without reading it. Content does not change without one of
+/// them: a write moves `changed`, whatever sets `modified` back; a rename brings another `inode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self {
+            modified: (meta.mtime(), meta.mtime_nsec()),
+            changed: (meta.ctime(), meta.ctime_nsec()),
+            inode: (meta.dev(), meta.ino()),
+        }
+    }
 }
 
 /// The files below `dir`, sorted by path. `root`: links that lead out of it are refused.
@@ -71,6 +92,7 @@ pub(crate) fn list(dir: &Path, root: Option<&Path>) -> Result<Vec<Entry>, Failur
                 entries.push(Entry {
                     path,
                     bytes: meta.len(),
+                    stamp: Stamp::of(&meta),
                 });
             } else {
                 return Err(too_much(dir, &format!("holds {path}, which is no file")));

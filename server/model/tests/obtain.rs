@@ -126,6 +126,7 @@ fn expected_config() -> ModelConfig {
                 top_k: 3,
             },
         }),
+        ..ModelConfig::default()
     }
 }
 

@@ -203,7 +203,7 @@ proptest! {
             "pipeline: {{input: {{kind: image, width: {width}, height: 1, mean: {mean:?}, std: {std:?}}}, \
              output: {{kind: classification}}}}"
         );
-        if let Ok(ModelConfig { pipeline: Some(Pipeline { input: Input::Image(image), .. }) }) = read(&text) {
+        if let Ok(ModelConfig { pipeline: Some(Pipeline { input: Input::Image(image), .. }), .. }) = read(&text) {
             prop_assert!(image.mean.len() == 3 && image.std.len() == 3);
             prop_assert!(image.mean.iter().chain(&image.std).all(|v| v.is_finite()));
             prop_assert!(!image.std.contains(&0.0) && (1..=8192).contains(&image.width));
