@@ -3,36 +3,36 @@
 use std::net::SocketAddr;
 
 use crate::{
-    app::{App, Serving},
+    app::App,
     dtype::DataType,
+    model::Model,
     options::{LogFormat, Options},
     signature::{TensorSpec, show_shape},
 };
 
-/// Says that the model is ready; at a terminal's log format with all that was found.
+/// Says that the models are ready; at a terminal's log format with all that was found.
 pub fn ready(options: &Options, address: SocketAddr, app: &App) {
-    let Some(serving) = app.serving.get() else {
-        return;
-    };
     let seconds = app.startup.elapsed().as_secs_f64();
-    tracing::info!(
-        model = app.name,
-        version = app.version,
-        digest = %serving.digest,
-        provider = serving.engine.active.as_str(),
-        sessions = serving.sessions,
-        threads = serving.threads,
-        "ready after {seconds:.3} s"
-    );
-    if options.log_format == LogFormat::Text {
-        eprintln!("{}", summary(address, app, serving));
+    for model in app.catalog.models() {
+        tracing::info!(
+            model = model.name,
+            version = model.version,
+            digest = %model.digest,
+            provider = model.active.as_str(),
+            sessions = model.sessions,
+            threads = model.threads,
+            "ready after {seconds:.3} s"
+        );
+        if options.log_format == LogFormat::Text {
+            eprintln!("{}", summary(address, &model));
+        }
     }
 }
 
-fn summary(address: SocketAddr, app: &App, serving: &Serving) -> String {
-    let signature = &serving.engine.signature;
-    let requested = serving.requested.as_str();
-    let active = serving.engine.active.as_str();
+fn summary(address: SocketAddr, model: &Model) -> String {
+    let signature = &model.signature;
+    let requested = model.requested.as_str();
+    let active = model.active.as_str();
     let provider = if requested == active {
         active.to_owned()
     } else {
@@ -40,7 +40,7 @@ fn summary(address: SocketAddr, app: &App, serving: &Serving) -> String {
     };
     let mut lines = vec![format!(
         "\n  model     {} version {}",
-        app.name, app.version
+        model.name, model.version
     )];
     lines.extend(tensors("input", &signature.inputs));
     lines.extend(tensors("output", &signature.outputs));
@@ -54,10 +54,10 @@ fn summary(address: SocketAddr, app: &App, serving: &Serving) -> String {
     lines.push(format!("  provider  {provider}"));
     lines.push(format!(
         "  sessions  {}, {} thread(s) each",
-        serving.sessions, serving.threads
+        model.sessions, model.threads
     ));
     lines.push(format!("  address   http://{address}"));
-    lines.push(format!("\n  Try:  {}\n", example(address, app, serving)));
+    lines.push(format!("\n  Try:  {}\n", example(address, model)));
     lines.join("\n")
 }
 
@@ -74,19 +74,22 @@ fn tensors(what: &str, specs: &[TensorSpec]) -> Vec<String> {
 }
 
 /// A curl line that works as it stands: small tensors written out, else the model's metadata.
-fn example(address: SocketAddr, app: &App, serving: &Serving) -> String {
+fn example(address: SocketAddr, model: &Model) -> String {
     let base = format!("http://{address}");
-    if serving.pipeline.is_some() {
-        return format!("curl --data-binary @photo.jpg {base}/predict/{}", app.name);
+    if model.pipeline.is_some() {
+        return format!(
+            "curl --data-binary @photo.jpg {base}/predict/{}",
+            model.name
+        );
     }
-    let inputs: Option<Vec<String>> = serving.engine.signature.inputs.iter().map(zeros).collect();
+    let inputs: Option<Vec<String>> = model.signature.required().map(zeros).collect();
     match inputs {
         Some(inputs) => format!(
             "curl -d '{{\"inputs\":[{}]}}' {base}/v2/models/{}/infer",
             inputs.join(","),
-            app.name
+            model.name
         ),
-        None => format!("curl {base}/v2/models/{}", app.name),
+        None => format!("curl {base}/v2/models/{}", model.name),
     }
 }
 

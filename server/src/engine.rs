@@ -11,6 +11,7 @@
 //! answered, and after `terminate` what still runs is stopped as well.
 
 use std::{
+    borrow::Cow,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
@@ -18,68 +19,37 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ort::{
     ErrorCode,
     environment::Environment,
-    session::{RunOptions, Session, SessionInputValue},
-    value::DynValue,
+    session::{RunOptions, Session},
 };
 use ortolan_model::failure::{Failure, Reason};
 use tokio::sync::oneshot;
 
 use crate::{
+    infer::{Outcome, Request, RunError},
+    metrics::Meter,
     onnx::Outline,
     options::Provider,
+    output::Output,
     runtime::{self, Recipe},
-    signature::{Signature, TensorSpec},
+    signature::{Signature, TensorSpec, show_shape},
     tensor::Tensor,
 };
 
-/// Why a request was not answered with tensors.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RunError {
-    /// The queue is full.
-    #[error("the queue is full: {waiting} requests wait already; try again")]
-    Busy {
-        /// The queue's length.
-        waiting: usize,
-    },
-    /// The server is shutting down.
-    #[error("the server is shutting down")]
-    Stopping,
-    /// The graph cannot compute these inputs.
-    #[error("the model cannot run on these inputs: {0}")]
-    Refused(String),
-    /// ONNX Runtime failed where it should not.
-    #[error("ONNX Runtime failed: {0}")]
-    Failed(String),
-    /// A bug: the run panicked.
-    #[error("the run panicked; this is a bug in the server")]
-    Panicked,
-}
-
-/// What a run gave.
-pub struct Outcome {
-    /// The graph's outputs, in its order.
-    pub outputs: Vec<DynValue>,
-    /// From the queue to the session.
-    pub queued: Duration,
-    /// Inside ONNX Runtime.
-    pub ran: Duration,
-}
-
 struct Job {
-    inputs: Vec<SessionInputValue<'static>>,
+    request: Request,
     since: Instant,
     reply: oneshot::Sender<Result<Outcome, RunError>>,
 }
 
 /// What an engine is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Plan {
     /// The `.onnx` file.
     pub model: PathBuf,
@@ -91,14 +61,12 @@ pub struct Plan {
     pub sessions: usize,
     /// The queue's length.
     pub queue: usize,
+    /// Counts the runs.
+    pub meter: Arc<Meter>,
 }
 
 /// The sessions' threads and the queue before them.
 pub struct Engine {
-    /// What the model takes and gives.
-    pub signature: Signature,
-    /// The provider that the sessions got.
-    pub active: Provider,
     queue: Sender<Job>,
     waiting: Receiver<Job>,
     capacity: usize,
@@ -114,9 +82,13 @@ enum Report {
 
 /// Sessions that are loaded, not yet warm.
 pub struct Cold {
+    /// What the model takes and gives.
+    pub signature: Arc<Signature>,
+    /// The provider that the sessions got.
+    pub active: Provider,
     engine: Engine,
     reports: Receiver<Result<Report, Failure>>,
-    starts: Vec<Sender<Arc<Vec<Tensor>>>>,
+    starts: Vec<Sender<Arc<Request>>>,
 }
 
 impl Engine {
@@ -133,6 +105,7 @@ impl Engine {
                 jobs: waiting.clone(),
                 switch: Arc::clone(&switch),
                 stopping: Arc::clone(&stopping),
+                meter: Arc::clone(&plan.meter),
             };
             let (environment, plan, report) = (environment.clone(), plan.clone(), report.clone());
             thread::Builder::new()
@@ -152,8 +125,6 @@ impl Engine {
         let (signature, active) = first.ok_or_else(|| internal("no session was loaded"))?;
         let capacity = plan.queue;
         let engine = Self {
-            signature,
-            active,
             queue,
             waiting,
             capacity,
@@ -161,20 +132,23 @@ impl Engine {
             switches,
         };
         Ok(Cold {
+            signature: Arc::new(signature),
+            active,
             engine,
             reports,
             starts,
         })
     }
 
-    /// Queues one request and waits for its answer.
-    pub async fn run(&self, inputs: Vec<SessionInputValue<'static>>) -> Result<Outcome, RunError> {
+    /// Queues one request, which fits the signature, and waits for its answer, until its deadline at most.
+    pub async fn run(&self, request: Request) -> Result<Outcome, RunError> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(RunError::Stopping);
         }
+        let deadline = request.deadline;
         let (reply, answer) = oneshot::channel();
         let job = Job {
-            inputs,
+            request,
             since: Instant::now(),
             reply,
         };
@@ -187,8 +161,15 @@ impl Engine {
             }
             Err(TrySendError::Disconnected(_)) => return Err(RunError::Stopping),
         }
+        let answer = match deadline {
+            None => answer.await,
+            Some(deadline) => match tokio::time::timeout_at(deadline.into(), answer).await {
+                Ok(answer) => answer,
+                Err(_) => return Err(RunError::Deadline),
+            },
+        };
         // The sender is dropped unanswered only when its thread is gone.
-        answer.await.unwrap_or(Err(RunError::Stopping))
+        answer.unwrap_or(Err(RunError::Stopping))
     }
 
     /// How many requests wait for a session.
@@ -212,24 +193,12 @@ impl Engine {
 }
 
 impl Cold {
-    /// What the model takes and gives.
-    #[must_use]
-    pub fn signature(&self) -> &Signature {
-        &self.engine.signature
-    }
-
-    /// The provider that the sessions got.
-    #[must_use]
-    pub fn active(&self) -> Provider {
-        self.engine.active
-    }
-
     /// Runs every session once on `inputs`; the threads then take requests. Blocking.
-    pub fn warm(self, inputs: Vec<Tensor>) -> Result<Engine, Failure> {
-        let inputs = Arc::new(inputs);
+    pub fn warm(self, inputs: Vec<Option<Tensor>>) -> Result<Engine, Failure> {
+        let request = Arc::new(Request::new(inputs));
         for start in &self.starts {
             // A thread that is gone has left its reason in the reports.
-            let _ = start.send(Arc::clone(&inputs));
+            let _ = start.send(Arc::clone(&request));
         }
         for _ in &self.starts {
             next(&self.reports)?;
@@ -248,9 +217,10 @@ fn internal(message: &str) -> Failure {
     Failure::new(Reason::Internal, message)
 }
 
-/// The tensors to warm up with: zeros, free dimensions 1, `known` where a shape is better known.
+/// The tensors to warm up with: zeros, free dimensions 1, `known` where a shape is better known, nothing
+/// for optional inputs.
 #[must_use]
-pub fn warm_up_inputs(signature: &Signature, known: &[(usize, Vec<i64>)]) -> Vec<Tensor> {
+pub fn warm_up_inputs(signature: &Signature, known: &[(usize, Vec<i64>)]) -> Vec<Option<Tensor>> {
     let shape = |index: usize, spec: &TensorSpec| match known.iter().find(|(at, _)| *at == index) {
         Some((_, shape)) => shape.clone(),
         None => spec
@@ -261,7 +231,10 @@ pub fn warm_up_inputs(signature: &Signature, known: &[(usize, Vec<i64>)]) -> Vec
     };
     let inputs = signature.inputs.iter().enumerate();
     inputs
-        .map(|(index, spec)| Tensor::zeros(spec.datatype, shape(index, spec)))
+        .map(|(index, spec)| {
+            let zeros = || Tensor::zeros(spec.datatype, shape(index, spec));
+            (!spec.optional).then(zeros)
+        })
         .collect()
 }
 
@@ -269,6 +242,7 @@ struct Worker {
     jobs: Receiver<Job>,
     switch: Arc<RunOptions>,
     stopping: Arc<AtomicBool>,
+    meter: Arc<Meter>,
 }
 
 impl Worker {
@@ -277,110 +251,174 @@ impl Worker {
         environment: &Environment,
         plan: &Plan,
         report: &Sender<Result<Report, Failure>>,
-        begin: &Receiver<Arc<Vec<Tensor>>>,
+        begin: &Receiver<Arc<Request>>,
     ) {
         let opened = catch_unwind(AssertUnwindSafe(|| open(environment, plan)))
             .unwrap_or_else(|_| Err(internal("loading the model panicked")));
-        let mut session = match opened {
+        let mut runner = match opened {
             Ok((session, signature, active)) => {
+                let runner = Runner::new(session, &signature, Arc::clone(&self.switch));
                 let _ = report.send(Ok(Report::Loaded(Box::new((signature, active)))));
-                session
+                runner
             }
             Err(failure) => {
                 let _ = report.send(Err(failure));
                 return;
             }
         };
-        // No inputs come when another session failed to load: then there is nothing to run.
-        let Ok(inputs) = begin.recv() else { return };
-        let warm = self.warm(&mut session, &inputs);
+        // No request comes when another session failed to load: then there is nothing to run.
+        let Ok(request) = begin.recv() else { return };
+        let warm = warm(&mut runner, &request);
         let is_warm = warm.is_ok();
         let _ = report.send(warm.map(|()| Report::Warm));
-        drop(inputs);
+        drop(request);
         if is_warm {
-            self.serve(&mut session);
+            self.serve(&mut runner);
         }
     }
 
-    fn warm(&self, session: &mut Session, inputs: &[Tensor]) -> Result<(), Failure> {
-        let failed = |words: &str| {
-            let shapes: Vec<_> = inputs
-                .iter()
-                .map(|tensor| crate::signature::show_shape(&tensor.shape))
-                .collect();
-            Failure::new(
-                Reason::WarmUpFailed,
-                format!(
-                    "the first run, on zeros of the shapes {}, failed: {words}",
-                    shapes.join(" ")
-                ),
-            )
-        };
-        let values: Result<Vec<_>, _> = inputs.iter().cloned().map(Tensor::into_ort).collect();
-        let values = values.map_err(|error| failed(error.message()))?;
-        match catch_unwind(AssertUnwindSafe(|| {
-            self.run(session, &output_names(session), &values)
-        })) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(failed(error.message())),
-            Err(_) => Err(failed("it panicked")),
-        }
-    }
-
-    fn serve(&self, session: &mut Session) {
-        let has_free_dimensions = session_has_free_dimensions(session);
-        let names = output_names(session);
-        while let Ok(Job {
-            inputs,
-            since,
-            reply,
-        }) = self.jobs.recv()
-        {
-            // The client left: nobody waits for the answer.
-            if reply.is_closed() {
+    fn serve(&self, runner: &mut Runner) {
+        while let Ok(job) = self.jobs.recv() {
+            // The client left, or nobody waits any more: the answer would go nowhere.
+            if job.reply.is_closed() {
                 continue;
             }
             let start = Instant::now();
-            let ran = catch_unwind(AssertUnwindSafe(|| self.run(session, &names, &inputs)));
-            let answer = match ran {
-                Ok(Ok(outputs)) => Ok(Outcome {
-                    outputs,
-                    queued: start - since,
-                    ran: start.elapsed(),
-                }),
-                Ok(Err(error)) => Err(self.judge(&error, has_free_dimensions)),
-                Err(_) => Err(RunError::Panicked),
+            let answer = if job.request.deadline.is_some_and(|end| end <= start) {
+                Err(RunError::Deadline)
+            } else {
+                self.answer(runner, job.request, job.since, start)
             };
-            let _ = reply.send(answer);
+            let _ = job.reply.send(answer);
         }
     }
 
-    fn run(
+    fn answer(
         &self,
-        session: &mut Session,
-        names: &[String],
-        inputs: &[SessionInputValue<'static>],
-    ) -> ort::Result<Vec<DynValue>> {
-        let mut outputs = session.run_with_options(inputs, &*self.switch)?;
-        let missing = |name: &str| ort::Error::new(format!("the run gave no output {name:?}"));
-        names
-            .iter()
-            .map(|name| outputs.remove(name).ok_or_else(|| missing(name)))
-            .collect()
+        runner: &mut Runner,
+        request: Request,
+        since: Instant,
+        start: Instant,
+    ) -> Result<Outcome, RunError> {
+        let batch = runner.rows(&request);
+        let ran = catch_unwind(AssertUnwindSafe(|| runner.run(request)));
+        let took = start.elapsed();
+        self.meter.ran(batch, took);
+        let outputs = match ran {
+            Ok(Ok(outputs)) => outputs,
+            Ok(Err(_)) if self.stopping.load(Ordering::Relaxed) => return Err(RunError::Stopping),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(RunError::Panicked),
+        };
+        Ok(Outcome {
+            outputs,
+            queued: start - since,
+            ran: took,
+            batch,
+        })
+    }
+}
+
+fn warm(runner: &mut Runner, request: &Request) -> Result<(), Failure> {
+    let failed = |words: &str| {
+        let given = request.inputs.iter().flatten();
+        let shapes: Vec<_> = given.map(|tensor| show_shape(&tensor.shape)).collect();
+        Failure::new(
+            Reason::WarmUpFailed,
+            format!(
+                "the first run, on zeros of the shapes {}, failed: {words}",
+                shapes.join(" ")
+            ),
+        )
+    };
+    match catch_unwind(AssertUnwindSafe(|| runner.run(request.clone()))) {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RunError::Refused(words) | RunError::Failed(words))) => Err(failed(&words)),
+        Ok(Err(error)) => Err(failed(&error.to_string())),
+        Err(_) => Err(failed("it panicked")),
+    }
+}
+
+/// A session with what is known of its inputs and outputs.
+struct Runner {
+    session: Session,
+    switch: Arc<RunOptions>,
+    inputs: Vec<String>,
+    outputs: Vec<String>,
+    has_free_dimensions: bool,
+    has_rows: bool,
+}
+
+impl Runner {
+    fn new(session: Session, signature: &Signature, switch: Arc<RunOptions>) -> Self {
+        let names = |specs: &[TensorSpec]| specs.iter().map(|spec| spec.name.clone()).collect();
+        Self {
+            session,
+            switch,
+            inputs: names(&signature.inputs),
+            outputs: names(&signature.outputs),
+            has_free_dimensions: signature.has_free_dimensions(),
+            has_rows: signature.is_batchable(),
+        }
     }
 
-    /// Whose fault a failed run is. Shapes that only a run can judge are the client's; with every dimension
-    /// fixed and checked before, a failure is ours or the runtime's.
-    fn judge(&self, error: &ort::Error, has_free_dimensions: bool) -> RunError {
-        if self.stopping.load(Ordering::Relaxed) {
-            return RunError::Stopping;
+    /// How many rows a request brings; 1 where the model has no batch dimension.
+    fn rows(&self, request: &Request) -> usize {
+        let first = request.inputs.iter().flatten().next();
+        let rows = first.and_then(|tensor| tensor.shape.first().copied());
+        match rows {
+            Some(rows) if self.has_rows => usize::try_from(rows).unwrap_or(0),
+            _ => 1,
         }
-        let words = error.message().to_owned();
-        match error.code() {
-            ErrorCode::InvalidArgument | ErrorCode::InvalidProtobuf => RunError::Refused(words),
-            _ if has_free_dimensions && !words.contains("allocate") => RunError::Refused(words),
-            _ => RunError::Failed(words),
+    }
+
+    fn run(&mut self, request: Request) -> Result<Vec<Output>, RunError> {
+        let mut given = Vec::with_capacity(request.inputs.len());
+        for (name, tensor) in self.inputs.iter().zip(request.inputs) {
+            if let Some(tensor) = tensor {
+                // Numbers were checked; what is left is a string with a NUL.
+                let value = tensor.into_ort().map_err(|error| {
+                    RunError::Refused(format!("input {name:?}: {}", error.message()))
+                })?;
+                given.push((Cow::Borrowed(name.as_str()), value));
+            }
         }
+        let judge = |error: ort::Error| judge(&error, self.has_free_dimensions);
+        let mut outputs = self
+            .session
+            .run_with_options(given, &*self.switch)
+            .map_err(judge)?;
+        let mut take = |index: usize| {
+            let name = &self.outputs[index];
+            let missing = || RunError::Failed(format!("the run gave no output {name:?}"));
+            let value = outputs.remove(name).ok_or_else(missing)?;
+            Ok(Output::of(value)?)
+        };
+        if request.outputs.is_empty() {
+            return (0..self.outputs.len()).map(take).collect();
+        }
+        // A value is taken once: an output that is wanted twice is shared.
+        let mut taken: Vec<(usize, Output)> = Vec::with_capacity(request.outputs.len());
+        for index in request.outputs {
+            let known = taken.iter().find(|(at, _)| *at == index);
+            let output = match known {
+                Some((_, output)) => output.clone(),
+                None => take(index)?,
+            };
+            taken.push((index, output));
+        }
+        Ok(taken.into_iter().map(|(_, output)| output).collect())
+    }
+}
+
+/// Whose fault a failed run is. Shapes that only a run can judge are the client's; with every dimension
+/// fixed and checked before, a failure is ours or the runtime's.
+fn judge(error: &ort::Error, has_free_dimensions: bool) -> RunError {
+    let words = error.message().to_owned();
+    match error.code() {
+        ErrorCode::InvalidArgument | ErrorCode::InvalidProtobuf => RunError::Refused(words),
+        _ if has_free_dimensions && !words.contains("allocate") => RunError::Refused(words),
+        _ => RunError::Failed(words),
     }
 }
 
@@ -389,21 +427,4 @@ fn open(environment: &Environment, plan: &Plan) -> Result<(Session, Signature, P
     let signature = Signature::of(&loaded.session, &plan.outline)
         .map_err(|message| Failure::new(Reason::InvalidModel, message))?;
     Ok((loaded.session, signature, loaded.active))
-}
-
-fn output_names(session: &Session) -> Vec<String> {
-    session
-        .outputs()
-        .iter()
-        .map(|output| output.name().to_owned())
-        .collect()
-}
-
-fn session_has_free_dimensions(session: &Session) -> bool {
-    session.inputs().iter().any(|input| {
-        input
-            .dtype()
-            .tensor_shape()
-            .is_none_or(|shape| shape.iter().any(|dim| *dim < 0))
-    })
 }

@@ -173,6 +173,15 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 5] = [
+        Self::CPU,
+        Self::CUDA,
+        Self::TensorRT,
+        Self::OpenVINO,
+        Self::ROCm,
+    ];
+
     /// As users write it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

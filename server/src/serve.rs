@@ -3,20 +3,18 @@
 //! Inputs: options. Output: `Ok` after a drain, else the failure that the process ends with. The
 //! port is open from the start: live at once, ready when the model is warm.
 
-use std::{path::Path, path::PathBuf, sync::Arc, time::Instant};
+use std::{path::Path, path::PathBuf, sync::Arc};
 
-use ortolan_model::{Digest, Failure, ModelUri, Package, Reason, Request};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use ortolan_model::{Digest, Failure, ModelUri, Reason, Request};
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     announce,
-    app::{App, Serving},
-    cpu,
-    engine::{Cold, Engine, Plan, warm_up_inputs},
+    app::App,
     http::{self, listen},
-    options::{Options, Provider, Sessions},
-    pipeline,
-    runtime::{self, Recipe},
+    model::{Identity, Model, Settings},
+    options::Options,
+    runtime,
     signals::{Signal, Signals},
 };
 
@@ -31,17 +29,19 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let listener = listen::bind(options.http).await?;
     // Port 0 asks for any free one: say which it is.
     let address = listener.local_addr().unwrap_or(options.http);
-    let app = Arc::new(App::new(
+    let app = Arc::new(App::new(options.max_body_bytes));
+    let identity = Identity {
         name,
-        options.model_version.clone(),
-        options.max_body_bytes,
-    ));
+        version: options.model_version.clone(),
+    };
+    app.catalog
+        .expect(&identity.name, &identity.version, &app.startup);
     let (close, closed) = tokio::sync::oneshot::channel();
     let router = http::router(Arc::clone(&app));
     let connections = tokio::spawn(listen::serve(listener, router, Arc::clone(&app), closed));
     tracing::info!("listening on http://{address}, loading {uri}");
     tokio::select! {
-        loaded = load(&options, uri, &app) => loaded?,
+        loaded = load(&options, identity, uri, &app) => loaded?,
         signal = signals.next() => {
             tracing::info!("{signal} before the model was ready: nothing to drain");
             return Ok(());
@@ -77,7 +77,12 @@ fn model_name(options: &Options, uri: &ModelUri) -> Result<String, Failure> {
 }
 
 /// From the URI to a warm model.
-async fn load(options: &Options, uri: ModelUri, app: &Arc<App>) -> Result<(), Failure> {
+async fn load(
+    options: &Options,
+    identity: Identity,
+    uri: ModelUri,
+    app: &Arc<App>,
+) -> Result<(), Failure> {
     let mut request = Request::new(uri, cache_dir(options)?);
     request.expected_digest = expected_digest(options)?;
     request.pvc_root.clone_from(&options.pvc_root);
@@ -92,13 +97,15 @@ async fn load(options: &Options, uri: ModelUri, app: &Arc<App>) -> Result<(), Fa
     }
     let (environment, library) = started.await.map_err(|error| stopped(&error))??;
     tracing::info!("ONNX Runtime from {}", library.display());
-    let (options, shared) = (options.clone(), Arc::clone(app));
-    let opened = spawn_blocking(move || open(&options, &shared, &environment, package)).await;
-    let serving = opened.map_err(|error| stopped(&error))??;
+    let (settings, startup) = (Settings::from(options), Arc::clone(&app.startup));
+    let meter = app.metrics.meter(&identity.name, &identity.version);
+    let opened = spawn_blocking(move || {
+        Model::open(identity, &settings, &environment, package, &startup, meter)
+    });
+    let model = opened.await.map_err(|error| stopped(&error))??;
     app.startup.enter("Ready");
-    if app.serving.set(serving).is_err() {
-        return Err(Failure::new(Reason::Internal, "the model was loaded twice"));
-    }
+    app.catalog.insert(Arc::new(model));
+    app.catalog.open();
     Ok(())
 }
 
@@ -156,84 +163,6 @@ fn recorded_digest(file: &Path) -> Result<Option<Digest>, Failure> {
     }
 }
 
-/// From files to a warm engine. Blocking.
-fn open(
-    options: &Options,
-    app: &App,
-    environment: &ort::environment::Environment,
-    package: Package,
-) -> Result<Serving, Failure> {
-    let start = Instant::now();
-    app.startup.enter("Load");
-    let (cold, sessions) = load_sessions(options, environment, &package.model_path)?;
-    let mut known = Vec::new();
-    if let Some(pipeline) = &package.config.pipeline {
-        pipeline::check(pipeline, cold.signature())
-            .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
-        let ortolan_model::Input::Image(input) = &pipeline.input;
-        known.push((0, pipeline::image::shape(input)));
-    }
-    app.startup.done("Load", start.elapsed());
-    let start = Instant::now();
-    app.startup.enter("WarmUp");
-    let inputs = warm_up_inputs(cold.signature(), &known);
-    let engine = cold.warm(inputs)?;
-    app.startup.done("WarmUp", start.elapsed());
-    Ok(Serving {
-        engine,
-        pipeline: package.config.pipeline,
-        pipeline_slots: Semaphore::new(sessions.max(2)),
-        pipeline_queue: Semaphore::new(options.queue.get()),
-        digest: package.digest,
-        requested: options.provider,
-        sessions,
-        threads: options.threads.get(),
-    })
-}
-
-/// Loads as many sessions as the options and the provider ask for. Blocking.
-fn load_sessions(
-    options: &Options,
-    environment: &ort::environment::Environment,
-    model: &Path,
-) -> Result<(Cold, usize), Failure> {
-    let per_cpu = cpu::available().get().div_ceil(options.threads.get());
-    let sessions = match options.sessions {
-        Sessions::Exactly(sessions) => sessions.get(),
-        Sessions::Auto if options.provider == Provider::CPU => per_cpu,
-        // A device runs one session's kernels after the other, and each session holds the weights.
-        Sessions::Auto => 1,
-    };
-    let recipe = Recipe {
-        threads: options.threads.get(),
-        provider: options.provider,
-        fallback: options.fallback,
-    };
-    let plan = Plan {
-        outline: Arc::new(runtime::inspect(model)?),
-        model: model.to_path_buf(),
-        recipe,
-        sessions,
-        queue: options.queue.get(),
-    };
-    let cold = Engine::load(environment, &plan)?;
-    let fell_back = cold.active() == Provider::CPU && options.provider != Provider::CPU;
-    if !fell_back || options.sessions != Sessions::Auto || per_cpu == 1 {
-        return Ok((cold, sessions));
-    }
-    drop(cold);
-    let recipe = Recipe {
-        provider: Provider::CPU,
-        ..recipe
-    };
-    let plan = Plan {
-        recipe,
-        sessions: per_cpu,
-        ..plan
-    };
-    Ok((Engine::load(environment, &plan)?, per_cpu))
-}
-
 /// Serve on, close the port, finish what is queued, stop what still runs.
 async fn drain(
     options: &Options,
@@ -266,8 +195,8 @@ async fn drain(
     };
     if !finished {
         tracing::warn!("stopping what still runs");
-        if let Some(serving) = app.serving.get() {
-            serving.engine.terminate();
+        for model in app.catalog.models() {
+            model.engine.terminate();
         }
         let _ = timeout(LAST_WORDS, connections).await;
     }

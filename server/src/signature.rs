@@ -8,7 +8,12 @@ use ort::{
 };
 use serde::Serialize;
 
-use crate::{dtype::DataType, onnx::Outline};
+use crate::{
+    dtype::DataType,
+    infer::Request,
+    onnx::Outline,
+    tensor::{Tensor, element_count},
+};
 
 /// One input or output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,12 +24,15 @@ pub struct TensorSpec {
     pub datatype: DataType,
     /// The dimensions; -1 where any size will do.
     pub shape: Vec<i64>,
+    /// An input that may be left out: the graph has a value of its own for it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// What a model takes and gives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Signature {
-    /// In the graph's order.
+    /// In the graph's order, the optional ones behind the others.
     pub inputs: Vec<TensorSpec>,
     /// In the graph's order.
     pub outputs: Vec<TensorSpec>,
@@ -35,8 +43,14 @@ pub struct Signature {
 impl Signature {
     /// Reads a session's signature, or says which input or output the protocol cannot carry.
     pub fn of(session: &Session, outline: &Outline) -> Result<Self, String> {
+        let mut inputs = specs("input", session.inputs())?;
+        for input in session.overridable_initializers() {
+            let mut spec = spec("input", input.name(), input.dtype())?;
+            spec.optional = true;
+            inputs.push(spec);
+        }
         Ok(Self {
-            inputs: specs("input", session.inputs())?,
+            inputs,
             outputs: specs("output", session.outputs())?,
             opset: outline.opset(),
         })
@@ -45,8 +59,42 @@ impl Signature {
     /// Every input and output has a free first dimension: rows can be batched.
     #[must_use]
     pub fn is_batchable(&self) -> bool {
-        let mut all = self.inputs.iter().chain(&self.outputs);
-        !self.inputs.is_empty() && all.all(|spec| spec.shape.first() == Some(&-1))
+        let mut all = self.required().chain(&self.outputs);
+        self.required().next().is_some() && all.all(|spec| spec.shape.first() == Some(&-1))
+    }
+
+    /// The inputs that every request must bring; they stand first.
+    pub fn required(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.inputs.iter().filter(|spec| !spec.optional)
+    }
+
+    /// Whether a request's inputs and the outputs that it wants are this model's; else a sentence.
+    pub fn check(&self, request: &Request) -> Result<(), String> {
+        if request.inputs.len() != self.inputs.len() {
+            return Err(format!(
+                "{} inputs were given, and the model has {}",
+                request.inputs.len(),
+                self.inputs.len()
+            ));
+        }
+        for (spec, input) in self.inputs.iter().zip(&request.inputs) {
+            match input {
+                Some(tensor) => spec.check(tensor)?,
+                None if spec.optional => {}
+                None => return Err(format!("the request lacks the input {:?}", spec.name)),
+            }
+        }
+        match request
+            .outputs
+            .iter()
+            .find(|index| **index >= self.outputs.len())
+        {
+            None => Ok(()),
+            Some(index) => Err(format!(
+                "output {index} is wanted, and the model has {}",
+                self.outputs.len()
+            )),
+        }
     }
 
     /// Some input has a free dimension: what the graph makes of it shows only in a run.
@@ -69,6 +117,27 @@ impl Signature {
 }
 
 impl TensorSpec {
+    /// Whether a tensor may go in: its datatype, its shape and as many elements as that says; else a sentence.
+    fn check(&self, tensor: &Tensor) -> Result<(), String> {
+        self.accepts(&tensor.shape)?;
+        let datatype = tensor.elements.view().datatype();
+        if datatype != self.datatype {
+            return Err(format!(
+                "input {:?} has the datatype {datatype}, expected {}",
+                self.name, self.datatype
+            ));
+        }
+        let (has, expected) = (tensor.elements.len(), element_count(&tensor.shape));
+        if Some(has) == expected {
+            return Ok(());
+        }
+        Err(format!(
+            "input {:?} has {has} elements, which is not what its shape {} says",
+            self.name,
+            show_shape(&tensor.shape)
+        ))
+    }
+
     /// Whether a tensor of this shape may go in; else a sentence.
     pub fn accepts(&self, shape: &[i64]) -> Result<(), String> {
         let fits = shape.len() == self.shape.len()
@@ -109,12 +178,14 @@ pub fn show_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 }
 
 fn specs(what: &str, outlets: &[Outlet]) -> Result<Vec<TensorSpec>, String> {
-    outlets.iter().map(|outlet| spec(what, outlet)).collect()
+    let specs = outlets.iter();
+    specs
+        .map(|outlet| spec(what, outlet.name(), outlet.dtype()))
+        .collect()
 }
 
-fn spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, String> {
-    let name = outlet.name();
-    let kind = match outlet.dtype() {
+fn spec(what: &str, name: &str, kind: &ValueType) -> Result<TensorSpec, String> {
+    let kind = match kind {
         ValueType::Tensor { ty, shape, .. } => {
             let Some(datatype) = DataType::from_onnx(*ty) else {
                 return Err(format!(
@@ -127,6 +198,7 @@ fn spec(what: &str, outlet: &Outlet) -> Result<TensorSpec, String> {
                 name: name.to_owned(),
                 datatype,
                 shape: shape.to_vec(),
+                optional: false,
             });
         }
         ValueType::Sequence(_) => "a sequence",
@@ -155,6 +227,7 @@ mod tests {
             name: "x".into(),
             datatype: DataType::Fp32,
             shape: vec![-1, 4],
+            optional: false,
         };
         for shape in [[1, 4], [0, 4], [900, 4]] {
             assert_eq!(spec.accepts(&shape), Ok(()));
@@ -163,6 +236,50 @@ mod tests {
             let sentence = spec.accepts(shape).unwrap_err();
             assert!(sentence.contains(&show_shape(shape)), "{sentence}");
             assert!(sentence.contains("[-1,4]"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn only_a_request_that_fits_may_run() {
+        let spec = |name: &str, optional| TensorSpec {
+            name: name.into(),
+            datatype: DataType::Fp32,
+            shape: vec![-1],
+            optional,
+        };
+        let signature = Signature {
+            inputs: vec![spec("x", false), spec("scale", true)],
+            outputs: vec![spec("y", false)],
+            opset: 17,
+        };
+        let tensor = |datatype, elements: i64| {
+            let mut tensor = Tensor::zeros(datatype, vec![elements]);
+            tensor.shape = vec![2];
+            Some(tensor)
+        };
+        let good = tensor(DataType::Fp32, 2);
+        let table = [
+            (vec![good.clone(), None], vec![0], ""),
+            (vec![good.clone(), good.clone()], vec![], ""),
+            (vec![good.clone()], vec![], "1 inputs were given"),
+            (vec![None, good.clone()], vec![], "lacks the input \"x\""),
+            (vec![good.clone(), None], vec![1], "output 1 is wanted"),
+            (
+                vec![tensor(DataType::Fp64, 2), None],
+                vec![],
+                "FP64, expected FP32",
+            ),
+            (vec![tensor(DataType::Fp32, 3), None], vec![], "3 elements"),
+        ];
+        for (inputs, outputs, part) in table {
+            let request = Request {
+                outputs,
+                ..Request::new(inputs)
+            };
+            match signature.check(&request) {
+                Ok(()) => assert_eq!(part, ""),
+                Err(sentence) => assert!(!part.is_empty() && sentence.contains(part), "{sentence}"),
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! A tensor as requests bring it: a typed buffer with its shape, handed to ONNX Runtime without a copy.
+//! A tensor as requests bring it: a typed buffer with its shape, handed to ONNX Runtime without a copy;
+//! and a view of elements, whoever holds them.
 
 use half::{bf16, f16};
 use ort::{
@@ -51,6 +52,49 @@ macro_rules! each_buffer {
 }
 pub(crate) use each_buffer;
 
+/// Elements that somebody else holds: a request's buffer, ONNX Runtime's output, some rows of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // each shows what it says
+pub enum View<'a> {
+    Bool(&'a [bool]),
+    Uint8(&'a [u8]),
+    Uint16(&'a [u16]),
+    Uint32(&'a [u32]),
+    Uint64(&'a [u64]),
+    Int8(&'a [i8]),
+    Int16(&'a [i16]),
+    Int32(&'a [i32]),
+    Int64(&'a [i64]),
+    Fp16(&'a [f16]),
+    Bf16(&'a [bf16]),
+    Fp32(&'a [f32]),
+    Fp64(&'a [f64]),
+    Bytes(&'a [String]),
+}
+
+/// Runs `$body` with `$slice` bound to the typed slice, whichever it is.
+macro_rules! each_slice {
+    ($view:expr, $slice:ident => $body:expr) => {
+        match $view {
+            View::Bool($slice) => $body,
+            View::Uint8($slice) => $body,
+            View::Uint16($slice) => $body,
+            View::Uint32($slice) => $body,
+            View::Uint64($slice) => $body,
+            View::Int8($slice) => $body,
+            View::Int16($slice) => $body,
+            View::Int32($slice) => $body,
+            View::Int64($slice) => $body,
+            View::Fp16($slice) => $body,
+            View::Bf16($slice) => $body,
+            View::Fp32($slice) => $body,
+            View::Fp64($slice) => $body,
+            View::Bytes($slice) => $body,
+        }
+    };
+}
+pub(crate) use each_slice;
+
 /// Elements with their shape: as many elements as the shape's product, all dimensions known.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
@@ -92,6 +136,126 @@ impl Elements {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The elements to look at.
+    #[must_use]
+    pub fn view(&self) -> View<'_> {
+        match self {
+            Self::Bool(buffer) => View::Bool(buffer),
+            Self::Uint8(buffer) => View::Uint8(buffer),
+            Self::Uint16(buffer) => View::Uint16(buffer),
+            Self::Uint32(buffer) => View::Uint32(buffer),
+            Self::Uint64(buffer) => View::Uint64(buffer),
+            Self::Int8(buffer) => View::Int8(buffer),
+            Self::Int16(buffer) => View::Int16(buffer),
+            Self::Int32(buffer) => View::Int32(buffer),
+            Self::Int64(buffer) => View::Int64(buffer),
+            Self::Fp16(buffer) => View::Fp16(buffer),
+            Self::Bf16(buffer) => View::Bf16(buffer),
+            Self::Fp32(buffer) => View::Fp32(buffer),
+            Self::Fp64(buffer) => View::Fp64(buffer),
+            Self::Bytes(buffer) => View::Bytes(buffer),
+        }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Of the elements.
+    #[must_use]
+    pub const fn datatype(&self) -> DataType {
+        match self {
+            Self::Bool(_) => DataType::Bool,
+            Self::Uint8(_) => DataType::Uint8,
+            Self::Uint16(_) => DataType::Uint16,
+            Self::Uint32(_) => DataType::Uint32,
+            Self::Uint64(_) => DataType::Uint64,
+            Self::Int8(_) => DataType::Int8,
+            Self::Int16(_) => DataType::Int16,
+            Self::Int32(_) => DataType::Int32,
+            Self::Int64(_) => DataType::Int64,
+            Self::Fp16(_) => DataType::Fp16,
+            Self::Bf16(_) => DataType::Bf16,
+            Self::Fp32(_) => DataType::Fp32,
+            Self::Fp64(_) => DataType::Fp64,
+            Self::Bytes(_) => DataType::Bytes,
+        }
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        each_slice!(self, slice => slice.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Some of the elements; `None` when there are fewer.
+    #[must_use]
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Option<Self> {
+        match self {
+            Self::Bool(slice) => Some(Self::Bool(slice.get(range)?)),
+            Self::Uint8(slice) => Some(Self::Uint8(slice.get(range)?)),
+            Self::Uint16(slice) => Some(Self::Uint16(slice.get(range)?)),
+            Self::Uint32(slice) => Some(Self::Uint32(slice.get(range)?)),
+            Self::Uint64(slice) => Some(Self::Uint64(slice.get(range)?)),
+            Self::Int8(slice) => Some(Self::Int8(slice.get(range)?)),
+            Self::Int16(slice) => Some(Self::Int16(slice.get(range)?)),
+            Self::Int32(slice) => Some(Self::Int32(slice.get(range)?)),
+            Self::Int64(slice) => Some(Self::Int64(slice.get(range)?)),
+            Self::Fp16(slice) => Some(Self::Fp16(slice.get(range)?)),
+            Self::Bf16(slice) => Some(Self::Bf16(slice.get(range)?)),
+            Self::Fp32(slice) => Some(Self::Fp32(slice.get(range)?)),
+            Self::Fp64(slice) => Some(Self::Fp64(slice.get(range)?)),
+            Self::Bytes(slice) => Some(Self::Bytes(slice.get(range)?)),
+        }
+    }
+
+    /// The elements' memory, little-endian as the protocol's binary tensors are: ONNX Runtime knows no
+    /// big-endian machine. `None` for strings, which lie in many places.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&'a [u8]> {
+        Some(match *self {
+            Self::Bool(slice) => bytemuck::cast_slice(slice),
+            Self::Uint8(slice) => bytemuck::cast_slice(slice),
+            Self::Uint16(slice) => bytemuck::cast_slice(slice),
+            Self::Uint32(slice) => bytemuck::cast_slice(slice),
+            Self::Uint64(slice) => bytemuck::cast_slice(slice),
+            Self::Int8(slice) => bytemuck::cast_slice(slice),
+            Self::Int16(slice) => bytemuck::cast_slice(slice),
+            Self::Int32(slice) => bytemuck::cast_slice(slice),
+            Self::Int64(slice) => bytemuck::cast_slice(slice),
+            Self::Fp16(slice) => bytemuck::cast_slice(slice),
+            Self::Bf16(slice) => bytemuck::cast_slice(slice),
+            Self::Fp32(slice) => bytemuck::cast_slice(slice),
+            Self::Fp64(slice) => bytemuck::cast_slice(slice),
+            Self::Bytes(_) => return None,
+        })
+    }
+
+    /// A copy.
+    #[must_use]
+    pub fn to_elements(&self) -> Elements {
+        match self {
+            Self::Bool(slice) => Elements::Bool(slice.to_vec()),
+            Self::Uint8(slice) => Elements::Uint8(slice.to_vec()),
+            Self::Uint16(slice) => Elements::Uint16(slice.to_vec()),
+            Self::Uint32(slice) => Elements::Uint32(slice.to_vec()),
+            Self::Uint64(slice) => Elements::Uint64(slice.to_vec()),
+            Self::Int8(slice) => Elements::Int8(slice.to_vec()),
+            Self::Int16(slice) => Elements::Int16(slice.to_vec()),
+            Self::Int32(slice) => Elements::Int32(slice.to_vec()),
+            Self::Int64(slice) => Elements::Int64(slice.to_vec()),
+            Self::Fp16(slice) => Elements::Fp16(slice.to_vec()),
+            Self::Bf16(slice) => Elements::Bf16(slice.to_vec()),
+            Self::Fp32(slice) => Elements::Fp32(slice.to_vec()),
+            Self::Fp64(slice) => Elements::Fp64(slice.to_vec()),
+            Self::Bytes(slice) => Elements::Bytes(slice.to_vec()),
+        }
     }
 }
 
@@ -162,6 +326,21 @@ mod tests {
         assert_eq!(element_count(&[i64::MAX, i64::MAX, 0]), Some(0));
         assert_eq!(element_count(&[i64::MAX, 3]), None);
         assert_eq!(element_count(&[2, -1]), None);
+    }
+
+    #[test]
+    fn a_view_shows_the_elements_of_every_datatype_and_some_of_them() {
+        for datatype in DataType::ALL {
+            let elements = Tensor::zeros(datatype, vec![6]).elements;
+            let view = elements.view();
+            assert_eq!((view.datatype(), view.len()), (datatype, 6));
+            assert_eq!(view.to_elements(), elements);
+            assert_eq!(view.slice(2..5).map(|some| some.len()), Some(3));
+            assert!(view.slice(5..7).is_none(), "{datatype}");
+            assert_eq!(view.bytes().is_none(), datatype == DataType::Bytes);
+        }
+        assert_eq!(View::Int16(&[1, -2]).bytes(), Some(&[1, 0, 254, 255][..]));
+        assert_eq!(View::Bool(&[true, false]).bytes(), Some(&[1, 0][..]));
     }
 
     #[test]

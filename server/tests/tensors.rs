@@ -269,3 +269,40 @@ async fn rows_go_in_and_rows_come_out_of_v1() {
     ]});
     assert_eq!((code, answer), (200, expected));
 }
+
+#[tokio::test]
+async fn an_input_that_the_graph_has_a_value_for_may_be_left_out() {
+    let server = Server::start(&onnx::optional_offset(), &[]).await;
+    let (_, metadata) = server.get("/v2/models/m").await;
+    assert_eq!(
+        metadata["inputs"],
+        json!([
+            {"name": "x", "datatype": "FP32", "shape": [-1, 2]},
+            {"name": "offset", "datatype": "FP32", "shape": [1], "optional": true},
+        ])
+    );
+    let x = json!({"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]});
+    let (code, answer) = server.infer(&json!({ "inputs": [x] })).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(answer["outputs"][0]["data"], json!([11.0, 12.0]));
+    let offset = json!({"name": "offset", "datatype": "FP32", "shape": [1], "data": [-1]});
+    let (code, answer) = server.infer(&json!({ "inputs": [offset, x] })).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(answer["outputs"][0]["data"], json!([0.0, 1.0]));
+    let (code, answer) = server.infer(&json!({ "inputs": [offset] })).await;
+    assert_eq!(code, 400, "{answer}");
+    assert!(
+        answer["error"]
+            .as_str()
+            .unwrap()
+            .contains("lacks the input \"x\""),
+        "{answer}"
+    );
+    let (code, answer) = server
+        .post("/v1/models/m:predict", r#"{"instances": [[1, 2], [3, 4]]}"#)
+        .await;
+    assert_eq!(
+        (code, &answer["predictions"]),
+        (200, &json!([[11.0, 12.0], [13.0, 14.0]]))
+    );
+}

@@ -3,7 +3,7 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use crate::engine::RunError;
+use crate::{catalog::FindError, infer::RunError, output::Unreadable};
 
 /// Seconds until a turned-away client should try again: a queue empties in less.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -56,10 +56,32 @@ impl From<RunError> for ApiError {
     fn from(error: RunError) -> Self {
         let message = error.to_string();
         match error {
-            RunError::Busy { .. } | RunError::Stopping => Self::unavailable(message),
+            RunError::Busy { .. } | RunError::Stopping | RunError::Deadline => {
+                Self::unavailable(message)
+            }
             RunError::Refused(_) => Self::bad(message),
             RunError::Failed(_) | RunError::Panicked => Self::internal(message),
         }
+    }
+}
+
+impl From<FindError> for ApiError {
+    fn from(error: FindError) -> Self {
+        let code = match error {
+            FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => {
+                StatusCode::NOT_FOUND
+            }
+            FindError::NotReady { .. } | FindError::Failed { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<Unreadable> for ApiError {
+    fn from(error: Unreadable) -> Self {
+        Self::internal(error.to_string())
     }
 }
 

@@ -170,7 +170,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_500_and_the_next_request_is_answered() {
-        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        let app = Arc::new(App::new(1));
         assert_eq!(
             ask(&app, "/panics").await.status(),
             StatusCode::INTERNAL_SERVER_ERROR
@@ -180,7 +180,7 @@ mod tests {
 
     #[tokio::test]
     async fn answers_close_their_connection_only_while_the_app_drains() {
-        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        let app = Arc::new(App::new(1));
         assert!(
             !ask(&app, "/ok")
                 .await
@@ -198,7 +198,7 @@ mod tests {
     async fn silence_after(words: &[u8]) -> Duration {
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let app = Arc::new(App::new("m".into(), "1".into(), 1));
+        let app = Arc::new(App::new(1));
         let router = Router::new().route("/ok", get(|| async { "ok" }));
         let (_keep, closed) = oneshot::channel();
         tokio::spawn(serve(listener, router, app, closed));

@@ -1,8 +1,8 @@
 //! The HTTP side: paths to handlers, codes, bodies. Connections are in [`listen`].
 //!
 //! Inputs: requests. Outputs: answers, each error as `{"error": "…"}`. Invariants: no body is read
-//! beyond its limit; a request that panics is a 500 and nothing more; what needs the model is 503
-//! until the model is warm.
+//! beyond its limit; a request that panics is a 500 and nothing more; what needs a model is 503
+//! until that model is warm.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,12 +16,7 @@ use axum::{
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 
 use self::error::ApiError;
-use crate::{
-    app::{App, Serving},
-    engine::{Outcome, RunError},
-    metrics::Protocol,
-    tensor::Tensor,
-};
+use crate::{app::App, catalog::FindError, metrics::Protocol, model::Model};
 
 mod body;
 pub mod error;
@@ -89,67 +84,25 @@ fn json(body: impl Into<Body>) -> Response {
     response
 }
 
-fn unknown_model(app: &App, name: &str, version: Option<&str>) -> ApiError {
-    let message = match version {
-        Some(version) if name == app.name => {
-            format!(
-                "the model {name:?} has no version {version:?}; it has {:?}",
-                app.version
-            )
-        }
-        _ => format!("there is no model {name:?}; this server has {:?}", app.name),
-    };
-    ApiError::new(StatusCode::NOT_FOUND, message)
-}
-
-/// The model, if that is its name and it is ready.
-fn find<'a>(app: &'a App, name: &str, version: Option<&str>) -> Result<&'a Serving, ApiError> {
-    if name != app.name || version.is_some_and(|version| version != app.version) {
-        return Err(unknown_model(app, name, version));
-    }
-    app.serving.get().ok_or_else(|| {
-        let phase = app.startup.snapshot().phase;
-        ApiError::unavailable(format!(
-            "the model {name:?} is not ready yet; phase: {phase}"
-        ))
-    })
-}
-
-/// Queues tensors and counts what came of it.
-async fn run(app: &App, serving: &Serving, tensors: Vec<Tensor>) -> Result<Outcome, ApiError> {
-    let inputs: Result<Vec<_>, _> = tensors.into_iter().map(Tensor::into_ort).collect();
-    // Numbers were checked; what is left is a string with a NUL, which ONNX Runtime cannot take.
-    let inputs = inputs.map_err(|error| {
-        ApiError::bad(format!(
-            "ONNX Runtime does not take these inputs: {}",
-            error.message()
-        ))
-    })?;
-    match serving.engine.run(inputs).await {
-        Ok(outcome) => {
-            app.metrics.ran(outcome.queued, outcome.ran);
-            Ok(outcome)
-        }
-        Err(error) => {
-            match &error {
-                RunError::Busy { .. } => app.metrics.rejected("queue_full"),
-                RunError::Stopping => app.metrics.rejected("stopping"),
-                RunError::Failed(_) | RunError::Panicked => tracing::error!("{error}"),
-                RunError::Refused(_) => {}
-            }
-            Err(error.into())
-        }
-    }
-}
-
-/// Counts and times a prediction.
-async fn counted(app: &App, protocol: Protocol, work: impl Future<Output = Answer>) -> Response {
+/// Counts and times a prediction. Names that are not ours are counted together.
+async fn counted(
+    app: &App,
+    protocol: Protocol,
+    found: Result<Arc<Model>, FindError>,
+    work: impl AsyncFnOnce(Arc<Model>) -> Answer,
+) -> Response {
     let start = Instant::now();
-    let guard = app.metrics.begin();
-    let response = work.await.into_response();
+    let meter = match &found {
+        Ok(model) => Arc::clone(&model.meter),
+        Err(_) => Arc::clone(&app.metrics.unknown),
+    };
+    let guard = meter.begin();
+    let response = match found {
+        Ok(model) => work(model).await.into_response(),
+        Err(error) => ApiError::from(error).into_response(),
+    };
     drop(guard);
-    app.metrics
-        .answered(protocol, response.status().as_u16(), start.elapsed());
+    meter.answered(protocol, response.status().as_u16(), start.elapsed());
     response
 }
 
@@ -158,37 +111,39 @@ async fn server_metadata() -> Response {
 }
 
 async fn model_metadata(State(app): Shared, Path(model): Path<String>) -> Answer {
-    let serving = find(&app, &model, None)?;
-    Ok(json(v2::model_metadata(&app, serving).to_string()))
+    let model = app.catalog.find(&model, None)?;
+    Ok(json(v2::model_metadata(&app, &model).to_string()))
 }
 
 async fn version_metadata(
     State(app): Shared,
     Path((model, version)): Path<(String, String)>,
 ) -> Answer {
-    let serving = find(&app, &model, Some(&version))?;
-    Ok(json(v2::model_metadata(&app, serving).to_string()))
+    let model = app.catalog.find(&model, Some(&version))?;
+    Ok(json(v2::model_metadata(&app, &model).to_string()))
 }
 
 async fn model_ready(State(app): Shared, Path(model): Path<String>) -> Answer {
-    find(&app, &model, None)?;
-    Ok(ready_answer(&app))
+    app.catalog.find(&model, None)?;
+    Ok(ready_answer(&model))
 }
 
 async fn version_ready(
     State(app): Shared,
     Path((model, version)): Path<(String, String)>,
 ) -> Answer {
-    find(&app, &model, Some(&version))?;
-    Ok(ready_answer(&app))
+    app.catalog.find(&model, Some(&version))?;
+    Ok(ready_answer(&model))
 }
 
-fn ready_answer(app: &App) -> Response {
-    json(serde_json::json!({ "name": app.name, "ready": true }).to_string())
+fn ready_answer(name: &str) -> Response {
+    json(serde_json::json!({ "name": name, "ready": true }).to_string())
 }
 
 async fn infer(State(app): Shared, Path(model): Path<String>, request: Request<Body>) -> Response {
-    counted(&app, Protocol::V2, infer_any(&app, &model, None, request)).await
+    let found = app.catalog.find(&model, None);
+    let work = |model| infer_any(&app, model, request);
+    counted(&app, Protocol::V2, found, work).await
 }
 
 async fn infer_version(
@@ -196,21 +151,12 @@ async fn infer_version(
     Path((model, version)): Path<(String, String)>,
     request: Request<Body>,
 ) -> Response {
-    counted(
-        &app,
-        Protocol::V2,
-        infer_any(&app, &model, Some(&version), request),
-    )
-    .await
+    let found = app.catalog.find(&model, Some(&version));
+    let work = |model| infer_any(&app, model, request);
+    counted(&app, Protocol::V2, found, work).await
 }
 
-async fn infer_any(
-    app: &App,
-    model: &str,
-    version: Option<&str>,
-    request: Request<Body>,
-) -> Answer {
-    let serving = find(app, model, version)?;
+async fn infer_any(app: &App, model: Arc<Model>, request: Request<Body>) -> Answer {
     refuse_encodings(&request)?;
     if request
         .headers()
@@ -222,7 +168,7 @@ async fn infer_any(
         ));
     }
     let body = body::read(request.into_body(), app.max_body).await?;
-    Ok(json(v2::infer(app, serving, &body).await?))
+    Ok(json(v2::infer(app, &model, &body).await?))
 }
 
 /// Compressed bodies are not unpacked: say so instead of calling them malformed.
@@ -236,10 +182,12 @@ fn refuse_encodings(request: &Request<Body>) -> Result<(), ApiError> {
 }
 
 async fn v1_status(State(app): Shared, Path(model): Path<String>) -> Answer {
-    if model != app.name {
-        return Err(unknown_model(&app, &model, None));
-    }
-    Ok(json(v1::status(&app).to_string()))
+    let ready = match app.catalog.find(&model, None) {
+        Ok(_) => true,
+        Err(FindError::NotReady { .. } | FindError::Failed { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(json(v1::status(&model, ready).to_string()))
 }
 
 /// `/v1/models/NAME:predict`: the router cannot split a segment, so it is split here.
@@ -256,13 +204,13 @@ async fn v1_predict(
         let message = format!("there is no verb {verb:?}; POST goes to /v1/models/{model}:predict");
         return ApiError::new(StatusCode::NOT_FOUND, message).into_response();
     }
-    let work = async {
-        let serving = find(&app, model, None)?;
+    let found = app.catalog.find(model, None);
+    let work = async |model: Arc<Model>| {
         refuse_encodings(&request)?;
         let body = body::read(request.into_body(), app.max_body).await?;
-        Ok(json(v1::predict(&app, serving, &body).await?))
+        Ok(json(v1::predict(&app, &model, &body).await?))
     };
-    counted(&app, Protocol::V1, work).await
+    counted(&app, Protocol::V1, found, work).await
 }
 
 async fn predict(
@@ -270,14 +218,14 @@ async fn predict(
     Path(model): Path<String>,
     request: Request<Body>,
 ) -> Response {
-    let work = async {
-        let serving = find(&app, &model, None)?;
+    let found = app.catalog.find(&model, None);
+    let work = async |model: Arc<Model>| {
         refuse_encodings(&request)?;
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
         let kind = kind.as_ref().map(|kind| kind.to_str().unwrap_or_default());
-        raw::check_kind(serving, kind)?;
+        raw::check_kind(&model, kind)?;
         let body = body::read(request.into_body(), app.max_body).await?;
-        Ok(json(raw::predict(&app, serving, kind, body).await?))
+        Ok(json(raw::predict(&app, &model, kind, body).await?))
     };
-    counted(&app, Protocol::Raw, work).await
+    counted(&app, Protocol::Raw, found, work).await
 }

@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::{Answer, Shared, error::ApiError, json};
-use crate::app::App;
+use crate::{app::App, model::Model};
 
 /// What `prometheus-client` writes.
 const OPEN_METRICS: HeaderValue =
@@ -19,9 +19,9 @@ pub(super) async fn live() -> &'static str {
 }
 
 pub(super) async fn ready(State(app): Shared) -> Answer {
-    match app.serving.get() {
-        Some(_) => Ok("ok\n".into_response()),
-        None => Err(not_ready(&app)),
+    match app.catalog.is_open() {
+        true => Ok("ok\n".into_response()),
+        false => Err(not_ready(&app)),
     }
 }
 
@@ -37,41 +37,51 @@ pub(super) async fn live_v2() -> Response {
 }
 
 pub(super) async fn ready_v2(State(app): Shared) -> Answer {
-    match app.serving.get() {
-        Some(_) => Ok(json(json!({ "ready": true }).to_string())),
-        None => Err(not_ready(&app)),
+    match app.catalog.is_open() {
+        true => Ok(json(json!({ "ready": true }).to_string())),
+        false => Err(not_ready(&app)),
     }
 }
 
-/// 200 with all that is known of the model when ready, 503 with the phases until then.
+/// 200 with all that is known of the models when ready, 503 with the phases until then. A server of one
+/// model tells of it at the top.
 pub(super) async fn startup(State(app): Shared) -> Response {
     let snapshot = app.startup.snapshot();
-    let Some(serving) = app.serving.get() else {
-        let body = json!(snapshot).to_string();
-        let mut response = json(body);
+    if !app.catalog.is_open() {
+        let mut response = json(json!(snapshot).to_string());
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         return response;
+    }
+    let models = app.catalog.models();
+    let mut body = match models.as_slice() {
+        [model] => described(model),
+        models => {
+            json!({ "models": models.iter().map(|model| described(model)).collect::<Vec<_>>() })
+        }
     };
-    let signature = &serving.engine.signature;
-    let body = json!({
-        "phase": "Ready",
-        "digest": serving.digest.to_string(),
+    body["phase"] = "Ready".into();
+    body["phases"] = json!(snapshot.phases);
+    json(body.to_string())
+}
+
+fn described(model: &Model) -> serde_json::Value {
+    let signature = &model.signature;
+    json!({
+        "digest": model.digest.to_string(),
         "model": {
-            "name": app.name,
-            "version": app.version,
+            "name": model.name,
+            "version": model.version,
             "inputs": signature.inputs,
             "outputs": signature.outputs,
             "opset": signature.opset,
         },
         "provider": {
-            "requested": serving.requested.as_str(),
-            "active": serving.engine.active.as_str(),
+            "requested": model.requested.as_str(),
+            "active": model.active.as_str(),
         },
-        "sessions": serving.sessions,
-        "threads": serving.threads,
-        "phases": snapshot.phases,
-    });
-    json(body.to_string())
+        "sessions": model.sessions,
+        "threads": model.threads,
+    })
 }
 
 pub(super) async fn metrics(State(app): Shared) -> Answer {
@@ -84,7 +94,6 @@ pub(super) async fn metrics(State(app): Shared) -> Answer {
 
 /// One page: what this is and what it answers.
 pub(super) async fn page(State(app): Shared) -> String {
-    let (name, version) = (&app.name, &app.version);
     let state = app.startup.snapshot().phase;
     let mut paths = vec![
         ("GET  /v2".to_owned(), "the server"),
@@ -92,6 +101,39 @@ pub(super) async fn page(State(app): Shared) -> String {
             "GET  /v2/health/live, /v2/health/ready".to_owned(),
             "its health",
         ),
+        ("GET  /metrics".to_owned(), "OpenMetrics"),
+        (
+            "GET  /healthz/live, ready, startup".to_owned(),
+            "probes; startup tells what was loaded",
+        ),
+    ];
+    let models = app.catalog.models();
+    for model in &models {
+        paths.extend(paths_of(model));
+    }
+    let width = paths.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
+    let lines: Vec<String> = paths
+        .iter()
+        .map(|(path, what)| format!("{path:width$}  {what}\n"))
+        .collect();
+    let names: Vec<String> = models
+        .iter()
+        .map(|model| format!("{}, version {}", model.name, model.version))
+        .collect();
+    let served = match names.as_slice() {
+        [] => "no model".to_owned(),
+        [name] => format!("the ONNX model {name}"),
+        names => format!("the ONNX models {}", names.join("; ")),
+    };
+    format!(
+        "Ortolan serves {served}. State: {state}\n\n{}",
+        lines.concat()
+    )
+}
+
+fn paths_of(model: &Model) -> Vec<(String, &'static str)> {
+    let name = &model.name;
+    let mut paths = vec![
         (
             format!("GET  /v2/models/{name}"),
             "the model's inputs and outputs",
@@ -106,29 +148,12 @@ pub(super) async fn page(State(app): Shared) -> String {
             format!("POST /v1/models/{name}:predict"),
             "{\"instances\": [...]}, V1",
         ),
-        ("GET  /metrics".to_owned(), "OpenMetrics"),
-        (
-            "GET  /healthz/live, ready, startup".to_owned(),
-            "probes; startup tells what was loaded",
-        ),
     ];
-    if app
-        .serving
-        .get()
-        .is_some_and(|serving| serving.pipeline.is_some())
-    {
+    if model.pipeline.is_some() {
         paths.push((
             format!("POST /predict/{name}"),
             "a photograph: curl --data-binary @photo.jpg",
         ));
     }
-    let width = paths.iter().map(|(path, _)| path.len()).max().unwrap_or(0);
-    let lines: Vec<String> = paths
-        .iter()
-        .map(|(path, what)| format!("{path:width$}  {what}\n"))
-        .collect();
-    format!(
-        "Ortolan serves the ONNX model {name}, version {version}. State: {state}\n\n{}",
-        lines.concat()
-    )
+    paths
 }

@@ -8,12 +8,15 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use crate::{
-    app::{App, Serving},
+    app::App,
+    infer::{self, Request},
+    metrics::Rejection,
+    model::Model,
     pipeline::{
         classify::{self, Class},
         image::{self, ImageError, Kind},
     },
-    tensor::{Elements, Tensor},
+    tensor::{Elements, Tensor, View},
 };
 
 #[derive(Serialize)]
@@ -31,8 +34,8 @@ const SAYS_NOTHING: [&str; 3] = [
 ];
 
 /// Refuses a body by its Content-Type before it is read.
-pub(super) fn check_kind(serving: &Serving, kind: Option<&str>) -> Result<(), ApiError> {
-    if serving.pipeline.is_none() {
+pub(super) fn check_kind(model: &Model, kind: Option<&str>) -> Result<(), ApiError> {
+    if model.pipeline.is_none() {
         return Err(ApiError::unsupported(
             "this model takes tensors only: it has no pipeline in a model.yaml beside it; \
              POST tensors to /v2/models/{model}/infer",
@@ -61,26 +64,26 @@ fn essence(kind: Option<&str>) -> String {
 /// Decodes, runs, ranks.
 pub(super) async fn predict(
     app: &App,
-    serving: &Serving,
+    model: &Model,
     kind: Option<&str>,
     body: Bytes,
 ) -> Result<Vec<u8>, ApiError> {
-    let Some(pipeline) = &serving.pipeline else {
+    let Some(pipeline) = &model.pipeline else {
         return Err(ApiError::internal("the pipeline was there a moment ago"));
     };
     let start = Instant::now();
     let Input::Image(input) = &pipeline.input;
     let wanted = input.clone();
     let claimed = Kind::of_media_type(&essence(kind));
-    let Ok(_place) = serving.pipeline_queue.try_acquire() else {
-        app.metrics.rejected("queue_full");
+    let Ok(_place) = model.pipeline_queue.try_acquire() else {
+        model.meter.rejected(Rejection::QueueFull);
         return Err(ApiError::unavailable(
             "too many images wait to be decoded; try again",
         ));
     };
     // Decoding takes milliseconds of CPU: never on the threads that move bytes, and only as many at once as
     // there are sessions to feed.
-    let slot = serving.pipeline_slots.acquire().await;
+    let slot = model.pipeline_slots.acquire().await;
     let decoded = tokio::task::spawn_blocking(move || image::tensor(&body, claimed, &wanted)).await;
     drop(slot);
     let values = decoded
@@ -96,26 +99,29 @@ pub(super) async fn predict(
         shape: image::shape(input),
         elements: Elements::Fp32(values),
     };
-    app.metrics.preprocessed(start.elapsed());
-    let outcome = super::run(app, serving, vec![tensor]).await?;
+    model.meter.preprocessed(start.elapsed());
+    // The image goes to the only input that every request must bring; it stands first.
+    let mut inputs = vec![Some(tensor)];
+    inputs.resize(model.signature.inputs.len(), None);
+    let outcome = infer::run(app, model, Request::new(inputs)).await?;
     let start = Instant::now();
     let Output::Classification {
         labels,
         softmax,
         top_k,
     } = &pipeline.output;
-    let (_, scores) = outcome.outputs[0]
-        .try_extract_tensor::<f32>()
-        .map_err(|error| ApiError::internal(format!("cannot read the scores: {error}")))?;
+    let View::Fp32(scores) = outcome.outputs[0].elements()? else {
+        return Err(ApiError::internal("the scores are not FP32"));
+    };
     let predictions =
         classify::rank(scores, labels, *softmax, *top_k).map_err(ApiError::internal)?;
     let answer = Answer {
-        model: &app.name,
-        version: &app.version,
+        model: &model.name,
+        version: &model.version,
         predictions,
     };
     let text =
         serde_json::to_vec(&answer).map_err(|error| ApiError::internal(error.to_string()))?;
-    app.metrics.postprocessed(start.elapsed());
+    model.meter.postprocessed(start.elapsed());
     Ok(text)
 }

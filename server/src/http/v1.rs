@@ -10,9 +10,10 @@ use serde_json::{json, value::RawValue};
 
 use super::{error::ApiError, v2::object};
 use crate::{
-    app::{App, Serving},
-    engine::Outcome,
+    app::App,
+    infer::{self, Outcome, Request},
     json::{data, write},
+    model::Model,
     signature::{Signature, TensorSpec, show_names, show_shape},
     tensor::{Elements, Tensor},
 };
@@ -24,31 +25,29 @@ struct PredictRequest<'a> {
 }
 
 /// `GET /v1/models/{m}`
-pub(super) fn status(app: &App) -> serde_json::Value {
-    json!({ "name": app.name, "ready": app.serving.get().is_some() })
+pub(super) fn status(name: &str, ready: bool) -> serde_json::Value {
+    json!({ "name": name, "ready": ready })
 }
 
 /// Runs a request and writes its answer.
-pub(super) async fn predict(
-    app: &App,
-    serving: &Serving,
-    body: &[u8],
-) -> Result<Vec<u8>, ApiError> {
+pub(super) async fn predict(app: &App, model: &Model, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let start = Instant::now();
-    let inputs = parse(body, &serving.engine.signature)?;
-    app.metrics.preprocessed(start.elapsed());
+    let inputs = parse(body, &model.signature)?;
+    model.meter.preprocessed(start.elapsed());
     let rows = inputs
-        .first()
+        .iter()
+        .flatten()
+        .next()
         .and_then(|input| input.shape.first().copied())
         .unwrap_or(0);
-    let outcome = super::run(app, serving, inputs).await?;
+    let outcome = infer::run(app, model, Request::new(inputs)).await?;
     let start = Instant::now();
-    let answer = answer(&serving.engine.signature, &outcome, rows)?;
-    app.metrics.postprocessed(start.elapsed());
+    let answer = answer(&model.signature, &outcome, rows)?;
+    model.meter.postprocessed(start.elapsed());
     Ok(answer)
 }
 
-fn parse(body: &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
+fn parse(body: &[u8], signature: &Signature) -> Result<Vec<Option<Tensor>>, ApiError> {
     let request: PredictRequest<'_> = object(body)?;
     let Some(instances) = request.instances else {
         return Err(ApiError::bad(
@@ -67,6 +66,9 @@ fn parse(body: &[u8], signature: &Signature) -> Result<Vec<Tensor>, ApiError> {
             named_row(&mut columns, row, instance)?;
         } else if let [column] = columns.as_mut_slice() {
             column.push(row, instance)?;
+        } else if signature.required().count() == 1 {
+            // The others are optional and left out.
+            columns[0].push(row, instance)?;
         } else {
             return Err(ApiError::bad(format!(
                 "the model has {} inputs: each instance must be an object with {}",
@@ -90,12 +92,20 @@ fn named_row(columns: &mut [Column<'_>], row: usize, instance: &RawValue) -> Res
         })?;
     for column in columns.iter_mut() {
         let name = column.spec.name.as_str();
-        let Some(cell) = cells.get(name) else {
-            return Err(ApiError::bad(format!(
-                "instance {row} lacks the input {name:?}"
-            )));
-        };
-        column.push(row, cell)?;
+        match cells.get(name) {
+            Some(cell) if column.rows == row => column.push(row, cell)?,
+            None if column.spec.optional && column.rows == 0 => {}
+            Some(_) => {
+                return Err(ApiError::bad(format!(
+                    "instance {row} has the input {name:?}, and instance 0 lacks it"
+                )));
+            }
+            None => {
+                return Err(ApiError::bad(format!(
+                    "instance {row} lacks the input {name:?}"
+                )));
+            }
+        }
     }
     let stray = cells
         .keys()
@@ -114,6 +124,7 @@ struct Column<'s> {
     spec: &'s TensorSpec,
     elements: Elements,
     row_shape: Option<Vec<i64>>,
+    rows: usize,
 }
 
 impl<'s> Column<'s> {
@@ -122,6 +133,7 @@ impl<'s> Column<'s> {
             spec,
             elements: Elements::with_capacity(spec.datatype, 0),
             row_shape: None,
+            rows: 0,
         }
     }
 
@@ -137,29 +149,34 @@ impl<'s> Column<'s> {
                 show_shape(first)
             )));
         }
+        self.rows += 1;
         Ok(())
     }
 
-    fn finish(self, rows: usize) -> Result<Tensor, ApiError> {
+    /// `None` for an optional input that was left out.
+    fn finish(self, rows: usize) -> Result<Option<Tensor>, ApiError> {
+        if self.rows == 0 && self.spec.optional {
+            return Ok(None);
+        }
         let mut shape = vec![i64::try_from(rows).unwrap_or(i64::MAX)];
         shape.extend(self.row_shape.unwrap_or_default());
         self.spec.accepts(&shape).map_err(ApiError::bad)?;
-        Ok(Tensor {
+        Ok(Some(Tensor {
             shape,
             elements: self.elements,
-        })
+        }))
     }
 }
 
 fn answer(signature: &Signature, outcome: &Outcome, rows: i64) -> Result<Vec<u8>, ApiError> {
     for (spec, value) in signature.outputs.iter().zip(&outcome.outputs) {
-        let shape = write::shape(value);
+        let shape = value.shape();
         if shape.first() != Some(&rows) {
             return Err(ApiError::bad(format!(
                 "the output {:?} has the shape {}, not one row for each of the {rows} instances; \
                  use /v2/models/…/infer for this model",
                 spec.name,
-                show_shape(&shape)
+                show_shape(shape)
             )));
         }
     }
@@ -169,8 +186,8 @@ fn answer(signature: &Signature, outcome: &Outcome, rows: i64) -> Result<Vec<u8>
         .zip(&outcome.outputs)
         .map(|(spec, value)| {
             let mut text = Vec::new();
-            write::elements(&mut text, value, write::Layout::Nested)
-                .map_err(|error| ApiError::internal(format!("output {:?}: {error}", spec.name)))?;
+            let (elements, shape) = (value.elements()?, value.shape());
+            write::elements(&mut text, elements, shape, write::Layout::Nested);
             Ok((spec.name.as_str(), text))
         })
         .collect();
@@ -218,6 +235,7 @@ mod tests {
             name: (*name).to_owned(),
             datatype: *datatype,
             shape: shape.to_vec(),
+            optional: false,
         };
         Signature {
             inputs: inputs.iter().map(spec).collect(),
@@ -226,13 +244,49 @@ mod tests {
         }
     }
 
+    fn tensor(tensors: &[Option<Tensor>], index: usize) -> &Tensor {
+        tensors[index].as_ref().unwrap()
+    }
+
+    #[test]
+    fn an_optional_input_is_in_every_instance_or_in_none() {
+        let inputs: [(&str, DataType, &[i64]); 2] =
+            [("a", DataType::Int64, &[-1]), ("b", DataType::Int64, &[-1])];
+        let mut signature = signature(&inputs);
+        signature.inputs[1].optional = true;
+        for body in [
+            r#"{"instances": [1, 2]}"#,
+            r#"{"instances": [{"a": 1}, {"a": 2}]}"#,
+        ] {
+            let tensors = parse(body.as_bytes(), &signature).unwrap();
+            assert_eq!(tensor(&tensors, 0).shape, [2]);
+            assert_eq!(tensors[1], None);
+        }
+        let body = br#"{"instances": [{"a": 1, "b": 3}, {"a": 2, "b": 4}]}"#;
+        let tensors = parse(body, &signature).unwrap();
+        assert_eq!(tensor(&tensors, 1).elements, Elements::Int64(vec![3, 4]));
+        for (body, part) in [
+            (
+                r#"{"instances": [{"a": 1}, {"a": 2, "b": 4}]}"#,
+                "instance 0 lacks",
+            ),
+            (
+                r#"{"instances": [{"a": 1, "b": 4}, {"a": 2}]}"#,
+                "instance 1 lacks",
+            ),
+        ] {
+            let error = parse(body.as_bytes(), &signature).unwrap_err();
+            assert!(error.message.contains(part), "{body}: {}", error.message);
+        }
+    }
+
     #[test]
     fn rows_of_one_input_stand_upon_each_other() {
         let signature = signature(&[("x", DataType::Fp32, &[-1, 2])]);
         let tensors = parse(br#"{"instances": [[1,2],[3,4],[5,6]]}"#, &signature).unwrap();
-        assert_eq!(tensors[0].shape, [3, 2]);
+        assert_eq!(tensor(&tensors, 0).shape, [3, 2]);
         assert_eq!(
-            tensors[0].elements,
+            tensor(&tensors, 0).elements,
             Elements::Fp32(vec![1., 2., 3., 4., 5., 6.])
         );
     }
@@ -246,10 +300,10 @@ mod tests {
         let signature = signature(&inputs);
         let body = br#"{"instances": [{"a": 1, "b": ["x"]}, {"b": ["y"], "a": 2}]}"#;
         let tensors = parse(body, &signature).unwrap();
-        assert_eq!(tensors[0].shape, [2]);
-        assert_eq!(tensors[1].shape, [2, 1]);
+        assert_eq!(tensor(&tensors, 0).shape, [2]);
+        assert_eq!(tensor(&tensors, 1).shape, [2, 1]);
         assert_eq!(
-            tensors[1].elements,
+            tensor(&tensors, 1).elements,
             Elements::Bytes(vec!["x".into(), "y".into()])
         );
     }

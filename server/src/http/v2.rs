@@ -2,16 +2,16 @@
 
 use std::{borrow::Cow, time::Instant};
 
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::error::ApiError;
 use crate::{
-    app::{App, Serving},
+    app::App,
     dtype::DataType,
-    engine::Outcome,
+    infer::{self, Outcome, Request},
     json::{data, write},
+    model::Model,
     signature::{TensorSpec, show_names, show_shape},
     tensor::{Elements, Tensor, element_count},
 };
@@ -52,10 +52,8 @@ struct WantedOutput<'a> {
 pub struct Infer {
     /// Echoed.
     pub id: Option<String>,
-    /// In the model's order.
-    pub inputs: Vec<Tensor>,
-    /// Which outputs to answer, in this order.
-    pub outputs: Vec<usize>,
+    /// What the model is asked.
+    pub request: Request,
 }
 
 /// `GET /v2`
@@ -66,20 +64,20 @@ pub fn server_metadata() -> serde_json::Value {
 
 /// `GET /v2/models/{m}`
 #[must_use]
-pub fn model_metadata(app: &App, serving: &Serving) -> serde_json::Value {
+pub fn model_metadata(app: &App, model: &Model) -> serde_json::Value {
     json!({
-        "name": app.name,
-        "versions": [app.version],
+        "name": model.name,
+        "versions": app.catalog.versions(&model.name),
         "platform": PLATFORM,
-        "inputs": serving.engine.signature.inputs,
-        "outputs": serving.engine.signature.outputs,
+        "inputs": model.signature.inputs,
+        "outputs": model.signature.outputs,
     })
 }
 
 /// Reads and checks the body of an inference request.
-pub fn parse(body: &[u8], serving: &Serving) -> Result<Infer, ApiError> {
+pub fn parse(body: &[u8], model: &Model) -> Result<Infer, ApiError> {
     let request: InferRequest<'_> = object(body)?;
-    let signature = &serving.engine.signature;
+    let signature = &model.signature;
     let Some(inputs) = request.inputs else {
         return Err(ApiError::bad(format!(
             "the body has no \"inputs\"; expected an array with the inputs {}",
@@ -107,7 +105,7 @@ pub fn parse(body: &[u8], serving: &Serving) -> Result<Infer, ApiError> {
         .inputs
         .iter()
         .zip(&tensors)
-        .filter(|(_, tensor)| tensor.is_none());
+        .filter(|(spec, tensor)| tensor.is_none() && !spec.optional);
     let missing = show_names(missing.map(|(spec, _)| spec.name.as_str()));
     if !missing.is_empty() {
         return Err(ApiError::bad(format!(
@@ -116,8 +114,10 @@ pub fn parse(body: &[u8], serving: &Serving) -> Result<Infer, ApiError> {
     }
     Ok(Infer {
         id: request.id.map(Cow::into_owned),
-        inputs: tensors.into_iter().flatten().collect(),
-        outputs: wanted(request.outputs.as_deref(), serving)?,
+        request: Request {
+            outputs: wanted(request.outputs.as_deref(), model)?,
+            ..Request::new(tensors)
+        },
     })
 }
 
@@ -125,8 +125,8 @@ fn names(specs: &[TensorSpec]) -> String {
     show_names(specs.iter().map(|spec| spec.name.as_str()))
 }
 
-fn wanted(outputs: Option<&[WantedOutput<'_>]>, serving: &Serving) -> Result<Vec<usize>, ApiError> {
-    let signature = &serving.engine.signature;
+fn wanted(outputs: Option<&[WantedOutput<'_>]>, model: &Model) -> Result<Vec<usize>, ApiError> {
+    let signature = &model.signature;
     match outputs {
         None | Some([]) => Ok((0..signature.outputs.len()).collect()),
         Some(outputs) => outputs
@@ -230,45 +230,36 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
 }
 
 /// Runs a request and writes its answer.
-pub async fn infer(app: &App, serving: &Serving, body: &[u8]) -> Result<Vec<u8>, ApiError> {
+pub async fn infer(app: &App, model: &Model, body: &[u8]) -> Result<Vec<u8>, ApiError> {
     let start = Instant::now();
-    let request = parse(body, serving)?;
-    app.metrics.preprocessed(start.elapsed());
-    let outcome = super::run(app, serving, request.inputs).await?;
+    let request = parse(body, model)?;
+    model.meter.preprocessed(start.elapsed());
+    let wanted = request.request.outputs.clone();
+    let outcome = infer::run(app, model, request.request).await?;
     let start = Instant::now();
-    let answer = answer(
-        app,
-        serving,
-        request.id.as_deref(),
-        &request.outputs,
-        &outcome,
-    )?;
-    app.metrics.postprocessed(start.elapsed());
+    let answer = answer(model, request.id.as_deref(), &wanted, &outcome)?;
+    model.meter.postprocessed(start.elapsed());
     Ok(answer)
 }
 
 fn answer(
-    app: &App,
-    serving: &Serving,
+    model: &Model,
     id: Option<&str>,
     wanted: &[usize],
     outcome: &Outcome,
 ) -> Result<Vec<u8>, ApiError> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"model_name\":");
-    write::string(&mut out, &app.name);
+    write::string(&mut out, &model.name);
     out.extend_from_slice(b",\"model_version\":");
-    write::string(&mut out, &app.version);
+    write::string(&mut out, &model.version);
     if let Some(id) = id {
         out.extend_from_slice(b",\"id\":");
         write::string(&mut out, id);
     }
     out.extend_from_slice(b",\"outputs\":[");
-    for (place, index) in wanted.iter().enumerate() {
-        let (spec, value) = (
-            &serving.engine.signature.outputs[*index],
-            &outcome.outputs[*index],
-        );
+    for (place, (index, output)) in wanted.iter().zip(&outcome.outputs).enumerate() {
+        let spec = &model.signature.outputs[*index];
         if place > 0 {
             out.push(b',');
         }
@@ -277,15 +268,11 @@ fn answer(
         out.extend_from_slice(b",\"datatype\":");
         write::string(&mut out, spec.datatype.as_str());
         out.extend_from_slice(b",\"shape\":");
-        out.extend_from_slice(show_shape(&write::shape(value)).as_bytes());
+        out.extend_from_slice(show_shape(output.shape()).as_bytes());
         out.extend_from_slice(b",\"data\":");
         // The protocol's data is an array even for a scalar.
-        write::elements(&mut out, value, write::Layout::Flat).map_err(|error| {
-            ApiError::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("output {:?}: {error}", spec.name),
-            )
-        })?;
+        let (elements, shape) = (output.elements()?, output.shape());
+        write::elements(&mut out, elements, shape, write::Layout::Flat);
         out.push(b'}');
     }
     out.extend_from_slice(b"]}");

@@ -4,20 +4,8 @@
 //! no infinity: they become the strings `"NaN"`, `"Infinity"` and `"-Infinity"`.
 
 use half::{bf16, f16};
-use ort::value::DynValue;
 
-use crate::dtype::DataType;
-
-/// An output that could not be read back from ONNX Runtime.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read the output: {0}")]
-pub struct Unreadable(String);
-
-impl From<ort::Error> for Unreadable {
-    fn from(error: ort::Error) -> Self {
-        Self(error.message().to_owned())
-    }
-}
+use crate::tensor::{View, each_slice};
 
 /// How the elements are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,50 +16,18 @@ pub enum Layout {
     Nested,
 }
 
-/// The dimensions of a tensor that ONNX Runtime gave.
-#[must_use]
-pub fn shape(value: &DynValue) -> Vec<i64> {
-    value
-        .dtype()
-        .tensor_shape()
-        .map(|shape| shape.to_vec())
-        .unwrap_or_default()
-}
-
-/// Appends the tensor's elements to `out`.
-pub fn elements(out: &mut Vec<u8>, value: &DynValue, layout: Layout) -> Result<(), Unreadable> {
-    let Some(datatype) = value.dtype().tensor_type().and_then(DataType::from_onnx) else {
-        return Err(Unreadable(
-            "it is no tensor of a datatype that the protocol has".to_owned(),
-        ));
-    };
-    let shape = shape(value);
+/// Appends the elements of a tensor of the shape `shape` to `out`.
+pub fn elements(out: &mut Vec<u8>, elements: View<'_>, shape: &[i64], layout: Layout) {
+    let flat = [elements.len() as i64];
     let dims: &[i64] = match layout {
-        Layout::Flat => &[shape.iter().product()],
-        Layout::Nested => &shape,
+        Layout::Flat => &flat,
+        Layout::Nested => shape,
     };
-    if shape.contains(&0) {
-        // ONNX Runtime may give no pointer at all for no elements.
+    if elements.is_empty() {
         empty(out, dims);
-        return Ok(());
+        return;
     }
-    match datatype {
-        DataType::Bool => nest(out, dims, value.try_extract_tensor::<bool>()?.1),
-        DataType::Uint8 => nest(out, dims, value.try_extract_tensor::<u8>()?.1),
-        DataType::Uint16 => nest(out, dims, value.try_extract_tensor::<u16>()?.1),
-        DataType::Uint32 => nest(out, dims, value.try_extract_tensor::<u32>()?.1),
-        DataType::Uint64 => nest(out, dims, value.try_extract_tensor::<u64>()?.1),
-        DataType::Int8 => nest(out, dims, value.try_extract_tensor::<i8>()?.1),
-        DataType::Int16 => nest(out, dims, value.try_extract_tensor::<i16>()?.1),
-        DataType::Int32 => nest(out, dims, value.try_extract_tensor::<i32>()?.1),
-        DataType::Int64 => nest(out, dims, value.try_extract_tensor::<i64>()?.1),
-        DataType::Fp16 => nest(out, dims, value.try_extract_tensor::<f16>()?.1),
-        DataType::Bf16 => nest(out, dims, value.try_extract_tensor::<bf16>()?.1),
-        DataType::Fp32 => nest(out, dims, value.try_extract_tensor::<f32>()?.1),
-        DataType::Fp64 => nest(out, dims, value.try_extract_tensor::<f64>()?.1),
-        DataType::Bytes => nest(out, dims, &value.try_extract_strings()?.1),
-    }
-    Ok(())
+    each_slice!(elements, slice => nest(out, dims, slice));
 }
 
 fn empty(out: &mut Vec<u8>, dims: &[i64]) {

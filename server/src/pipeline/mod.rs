@@ -13,10 +13,11 @@ pub mod image;
 /// Whether the pipeline feeds this model and reads it; else a sentence for `InvalidConfig`.
 pub fn check(pipeline: &Pipeline, signature: &Signature) -> Result<(), String> {
     let Input::Image(input) = &pipeline.input;
-    let [spec] = signature.inputs.as_slice() else {
+    let required: Vec<_> = signature.required().collect();
+    let [spec] = required.as_slice() else {
         return Err(format!(
             "model.yaml: the image pipeline feeds one input, and the model has {}",
-            signature.inputs.len()
+            required.len()
         ));
     };
     if spec.datatype != DataType::Fp32 {
@@ -70,6 +71,7 @@ mod tests {
             name: name.to_owned(),
             datatype,
             shape: shape.to_vec(),
+            optional: false,
         };
         Signature {
             inputs: vec![spec("x", input)],

@@ -358,3 +358,15 @@ pub fn no_numbers() -> Model {
     };
     model(17, graph)
 }
+
+/// x + offset over [batch, 2], where `offset` [1] has the value 10 of its own and may be given instead.
+pub fn optional_offset() -> Model {
+    let graph = Graph {
+        nodes: vec![node("Add", &["x", "offset"], &["y"])],
+        initializers: vec![float_initializer("offset", &[1], &[10.0])],
+        inputs: vec![tensor("x", FLOAT, &[-1, 2]), tensor("offset", FLOAT, &[1])],
+        outputs: vec![tensor("y", FLOAT, &[-1, 2])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}

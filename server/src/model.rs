@@ -1,0 +1,178 @@
+//! One version of one model, ready to run: from verified files to warm sessions.
+//!
+//! Inputs: a package, the settings. Output: a [`Model`], or a `Failure` with its documented reason.
+
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Instant};
+
+use ort::environment::Environment;
+use ortolan_model::{Digest, Failure, Package, Pipeline, Reason};
+use tokio::sync::Semaphore;
+
+use crate::{
+    cpu,
+    engine::{Cold, Engine, Plan, warm_up_inputs},
+    metrics::Meter,
+    options::{Fallback, Options, Provider, Sessions},
+    pipeline,
+    runtime::{self, Recipe},
+    signature::Signature,
+    startup::Startup,
+};
+
+/// How a model is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many sessions run beside each other.
+    pub sessions: Sessions,
+    /// Threads inside one session.
+    pub threads: NonZeroUsize,
+    /// Requests that may wait for a session.
+    pub queue: NonZeroUsize,
+    /// Where it runs.
+    pub provider: Provider,
+    /// What to do when the provider does not load.
+    pub fallback: Fallback,
+}
+
+impl From<&Options> for Settings {
+    fn from(options: &Options) -> Self {
+        Self {
+            sessions: options.sessions,
+            threads: options.threads,
+            queue: options.queue,
+            provider: options.provider,
+            fallback: options.fallback,
+        }
+    }
+}
+
+/// What it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// In URLs and metrics.
+    pub name: String,
+    /// In URLs and metrics.
+    pub version: String,
+}
+
+/// A model that is warm.
+pub struct Model {
+    /// In URLs and metrics.
+    pub name: String,
+    /// In URLs and metrics.
+    pub version: String,
+    /// Runs it.
+    pub engine: Engine,
+    /// What it takes and gives.
+    pub signature: Arc<Signature>,
+    /// How `POST /predict/{model}` reads and answers.
+    pub pipeline: Option<Pipeline>,
+    /// Bounds the pipelines that run beside each other.
+    pub pipeline_slots: Semaphore,
+    /// Bounds the pipelines that run or wait.
+    pub pipeline_queue: Semaphore,
+    /// Of what was fetched.
+    pub digest: Digest,
+    /// The provider that was asked for.
+    pub requested: Provider,
+    /// The provider that its sessions got.
+    pub active: Provider,
+    /// How many.
+    pub sessions: usize,
+    /// Inside each session.
+    pub threads: usize,
+    /// Its counters.
+    pub meter: Arc<Meter>,
+}
+
+impl Model {
+    /// Loads the sessions and warms them up. Blocking.
+    pub fn open(
+        identity: Identity,
+        settings: &Settings,
+        environment: &Environment,
+        package: Package,
+        startup: &Startup,
+        meter: Meter,
+    ) -> Result<Self, Failure> {
+        let start = Instant::now();
+        startup.enter("Load");
+        let meter = Arc::new(meter);
+        let (cold, sessions) = load(settings, environment, &package.model_path, &meter)?;
+        let mut known = Vec::new();
+        if let Some(pipeline) = &package.config.pipeline {
+            pipeline::check(pipeline, &cold.signature)
+                .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
+            let ortolan_model::Input::Image(input) = &pipeline.input;
+            known.push((0, pipeline::image::shape(input)));
+        }
+        startup.done("Load", start.elapsed());
+        let start = Instant::now();
+        startup.enter("WarmUp");
+        let inputs = warm_up_inputs(&cold.signature, &known);
+        let (signature, active) = (Arc::clone(&cold.signature), cold.active);
+        let engine = cold.warm(inputs)?;
+        startup.done("WarmUp", start.elapsed());
+        meter.loaded(&startup.snapshot().phases);
+        Ok(Self {
+            name: identity.name,
+            version: identity.version,
+            engine,
+            signature,
+            pipeline: package.config.pipeline,
+            pipeline_slots: Semaphore::new(sessions.max(2)),
+            pipeline_queue: Semaphore::new(settings.queue.get()),
+            digest: package.digest,
+            requested: settings.provider,
+            active,
+            sessions,
+            threads: settings.threads.get(),
+            meter,
+        })
+    }
+}
+
+/// Loads as many sessions as the settings and the provider ask for. Blocking.
+fn load(
+    settings: &Settings,
+    environment: &Environment,
+    model: &Path,
+    meter: &Arc<Meter>,
+) -> Result<(Cold, usize), Failure> {
+    let per_cpu = cpu::available().get().div_ceil(settings.threads.get());
+    let sessions = match settings.sessions {
+        Sessions::Exactly(sessions) => sessions.get(),
+        Sessions::Auto if settings.provider == Provider::CPU => per_cpu,
+        // A device runs one session's kernels after the other, and each session holds the weights.
+        Sessions::Auto => 1,
+    };
+    let recipe = Recipe {
+        threads: settings.threads.get(),
+        provider: settings.provider,
+        fallback: settings.fallback,
+    };
+    let plan = Plan {
+        outline: Arc::new(runtime::inspect(model)?),
+        model: model.to_path_buf(),
+        recipe,
+        sessions,
+        queue: settings.queue.get(),
+        meter: Arc::clone(meter),
+    };
+    let cold = Engine::load(environment, &plan)?;
+    let fell_back = cold.active == Provider::CPU && settings.provider != Provider::CPU;
+    if !fell_back || settings.sessions != Sessions::Auto || per_cpu == 1 {
+        return Ok((cold, sessions));
+    }
+    drop(cold);
+    let recipe = Recipe {
+        provider: Provider::CPU,
+        ..recipe
+    };
+    let plan = Plan {
+        recipe,
+        sessions: per_cpu,
+        ..plan
+    };
+    Ok((Engine::load(environment, &plan)?, per_cpu))
+}
