@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::{
     context::Context,
     index::{Index, Key},
+    trim::Trim,
 };
 
 /// Why a write was not made.
@@ -115,6 +116,12 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub const fn new(context: &'a Context, key: &'a Key, uid: &'a str) -> Self {
         Self { context, key, uid }
+    }
+
+    /// Whose writes.
+    #[must_use]
+    pub const fn key(&self) -> &Key {
+        self.key
     }
 
     /// Makes the writes, in order; stops at the first that fails.
@@ -229,6 +236,7 @@ impl<'a> Writer<'a> {
             + Clone
             + Serialize
             + DeserializeOwned
+            + Trim
             + std::fmt::Debug,
     {
         let api: Api<K> = self.api();
@@ -307,6 +315,7 @@ impl<'a> Writer<'a> {
             + k8s_openapi::Resource
             + Clone
             + DeserializeOwned
+            + Trim
             + std::fmt::Debug,
     {
         self.remove::<K>(name, uid).await?;

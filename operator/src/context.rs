@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::{
@@ -21,6 +21,7 @@ use crate::{
     index::{Index, Key},
     metrics::Metrics,
     outage::Outage,
+    trim::Trim,
 };
 
 /// How long one reconcile may take.
@@ -80,6 +81,8 @@ pub struct Context {
 struct Remembered {
     /// As our last write of its status answered it.
     written: Option<Arc<InferenceService>>,
+    /// When that was.
+    told: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     /// What pods said of themselves, by UID.
@@ -135,8 +138,17 @@ impl Context {
     }
 
     /// Keeps what a write of the status answered.
-    pub fn wrote(&self, key: &Key, service: InferenceService) {
-        self.with(key, |memory| memory.written = Some(Arc::new(service)));
+    pub fn wrote(&self, key: &Key, mut service: InferenceService) {
+        service.trim();
+        self.with(key, |memory| {
+            memory.written = Some(Arc::new(service));
+            memory.told = Some(Instant::now());
+        });
+    }
+
+    /// How long ago the status was last written by this process.
+    pub fn told(&self, key: &Key) -> Option<Duration> {
+        self.with(key, |memory| memory.told.map(|told| told.elapsed()))
     }
 
     /// Counts a failure; answers how many there were in a row.

@@ -12,6 +12,8 @@ use std::{
 use kube::{Resource, ResourceExt, runtime::watcher::Event};
 use ortolan_crds::names;
 
+use crate::trim::Trim;
+
 /// A namespaced InferenceService's key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -52,24 +54,23 @@ pub fn key_of<K: Resource>(object: &K) -> Option<Key> {
     Some(Key { namespace, name })
 }
 
-fn version<K: Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_deref()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(0)
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_deref()?.parse().ok()
 }
 
-fn insert<K: Resource>(objects: &mut Objects<K>, key: Key, object: K) {
+/// Answers whether the object was news.
+fn insert<K: Resource + Trim>(objects: &mut Objects<K>, key: Key, mut object: K) -> bool {
     let of_service = objects.entry(key).or_default();
     let name = object.name_any();
-    let newer = of_service.get(&name).is_some_and(|have| {
-        have.meta().uid == object.meta().uid && version(have.as_ref()) > version(&object)
+    let known = of_service.get(&name).is_some_and(|have| {
+        let (had, has) = (version(have.as_ref()), version(&object));
+        have.meta().uid == object.meta().uid && had.zip(has).is_some_and(|(had, has)| had >= has)
     });
-    if !newer {
+    if !known {
+        object.trim();
         of_service.insert(name, Arc::new(object));
     }
+    !known
 }
 
 fn remove<K>(objects: &mut Objects<K>, key: &Key, name: &str) {
@@ -81,7 +82,7 @@ fn remove<K>(objects: &mut Objects<K>, key: &Key, name: &str) {
     }
 }
 
-impl<K: Resource + Clone> Index<K> {
+impl<K: Resource + Clone + Trim> Index<K> {
     /// Takes a watch event; answers the InferenceServices to look at.
     pub fn apply(&self, event: Event<K>) -> BTreeSet<Key> {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -111,8 +112,12 @@ impl<K: Resource + Clone> Index<K> {
                 let Some(key) = key_of(&object) else {
                     return BTreeSet::new();
                 };
-                insert(&mut state.objects, key.clone(), object);
-                BTreeSet::from([key])
+                // What our own write answered comes again through the watch: whoever wrote knows it already.
+                if insert(&mut state.objects, key.clone(), object) {
+                    BTreeSet::from([key])
+                } else {
+                    BTreeSet::new()
+                }
             }
             Event::Delete(object) => {
                 let Some(key) = key_of(&object) else {
@@ -184,7 +189,7 @@ mod tests {
         index
             .of(&key())
             .iter()
-            .map(|o| version(o.as_ref()))
+            .filter_map(|o| version(o.as_ref()))
             .collect()
     }
 
@@ -192,12 +197,13 @@ mod tests {
     fn the_answer_of_a_write_is_not_taken_back_by_an_older_event() {
         let index = Index::default();
         index.record(object("a", "1", 7));
-        assert_eq!(
-            index.apply(Event::Apply(object("a", "1", 5))),
-            BTreeSet::from([key()])
-        );
+        for known in [5, 7] {
+            let event = Event::Apply(object("a", "1", known));
+            assert!(index.apply(event).is_empty(), "{known} is no news");
+        }
         assert_eq!(versions(&index), [7]);
-        index.apply(Event::Apply(object("a", "1", 9)));
+        let event = Event::Apply(object("a", "1", 9));
+        assert_eq!(index.apply(event), BTreeSet::from([key()]));
         assert_eq!(versions(&index), [9]);
     }
 

@@ -21,5 +21,6 @@ pub mod outage;
 pub mod probe;
 pub mod reconcile;
 pub mod run;
+pub mod trim;
 pub mod watch;
 pub mod web;

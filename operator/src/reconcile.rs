@@ -8,6 +8,7 @@ use ortolan_core::{
     backoff,
     observed::Observed,
     plan::{self, Plan},
+    status,
 };
 use ortolan_crds::InferenceService;
 
@@ -20,6 +21,9 @@ use crate::{
 
 /// A pod that could not be asked what it fetched is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(15);
+
+/// Numbers of pods alone change a status no more often than this.
+const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
 /// What the watch brings: an object that cannot be read must not blind us to the others.
 pub type Watched = DeserializeGuard<InferenceService>;
@@ -104,7 +108,11 @@ async fn work(
     let requeue = requeue(&plan, seen.unasked);
     let writer = Writer::new(context, key, observed.uid());
     match writer.apply(std::mem::take(&mut plan.writes)).await {
-        Ok(()) => report(context, &writer, &observed, &plan).await?,
+        Ok(()) => {
+            let later = report(context, &writer, &observed, &plan).await?;
+            let next = requeue.into_iter().chain(later).min();
+            Ok(next.map_or_else(Action::await_change, Action::requeue))
+        }
         Err(error) => {
             if let Some(refusal) = refusal(&observed, &error) {
                 report(context, &writer, &observed, &refusal).await?;
@@ -112,10 +120,9 @@ async fn work(
                     return Ok(Action::await_change());
                 }
             }
-            return Err(error.into());
+            Err(error.into())
         }
     }
-    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
 fn requeue(plan: &Plan, unasked: bool) -> Option<Duration> {
@@ -123,17 +130,24 @@ fn requeue(plan: &Plan, unasked: bool) -> Option<Duration> {
     plan.requeue.into_iter().chain(ask).min()
 }
 
-/// The status, when it differs, and then the events.
+/// The status, when it differs, and then the events. Answers when to come back, if only numbers of pods differ
+/// and the status was written a moment ago: while pods come and go, each of them would be a write.
 async fn report(
     context: &Context,
     writer: &Writer<'_>,
     observed: &Observed,
     plan: &Plan,
-) -> Result<(), apply::Error> {
-    if let Some(status) = &plan.status
-        && observed.service.status.as_ref() != Some(status)
-    {
-        writer.status(status).await?;
+) -> Result<Option<Duration>, apply::Error> {
+    let before = observed.service.status.as_ref();
+    let mut later = None;
+    if let Some(status) = plan.status.as_ref().filter(|s| before != Some(s)) {
+        if !status::is_news(before, status) {
+            let told = context.told(writer.key());
+            later = told.and_then(|ago| COUNTS_EVERY.checked_sub(ago));
+        }
+        if later.is_none() {
+            writer.status(status).await?;
+        }
     }
     if context.gate.is_open() {
         context.teller.tell(&observed.service, &plan.notices).await;
@@ -147,7 +161,7 @@ async fn report(
             notice.message
         );
     }
-    Ok(())
+    Ok(later)
 }
 
 /// What people are told of a write that was refused; errors that pass by themselves are only logged.

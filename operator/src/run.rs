@@ -29,6 +29,7 @@ use crate::{
     options::{LogFormat, Run, Scope},
     outage::Outage,
     reconcile::{self, Watched, on_error},
+    trim::Trim,
     watch as watches, web,
 };
 
@@ -193,7 +194,7 @@ async fn control(
         .default_backoff()
         .modify(|service: &mut Watched| {
             if let Ok(service) = &mut service.0 {
-                service.metadata.managed_fields = None;
+                service.trim();
             }
         })
         .inspect(move |event| {

@@ -1,13 +1,8 @@
-//! The watches: one for each kind, of objects with our label only, trimmed of what is never read.
+//! The watches: one for each kind, of objects with our label only.
 
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, future};
-use k8s_openapi::api::{
-    apps::v1::{ControllerRevision, Deployment},
-    core::v1::{ConfigMap, Container, Pod, PodSpec, Service},
-    policy::v1::PodDisruptionBudget,
-};
 use kube::{
     Api, Client, Resource,
     core::NamespaceResourceScope,
@@ -20,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     context::Indices,
     index::{Index, Key},
+    trim::Trim,
 };
 
 /// All namespaces, or one.
@@ -42,32 +38,12 @@ pub async fn owned(
 ) {
     let namespace = namespace.as_deref();
     let i = &*indices;
-    // Managed fields tell who owns a Deployment's replicas; of the other kinds nobody asks.
-    let deployments = events(api(client.clone(), namespace), |d: &mut Deployment| {
-        d.status
-            .iter_mut()
-            .for_each(|status| status.collision_count = None);
-    });
-    let revisions = events(
-        api(client.clone(), namespace),
-        |r: &mut ControllerRevision| {
-            r.metadata.managed_fields = None;
-        },
-    );
-    let services = events(api(client.clone(), namespace), |s: &mut Service| {
-        s.metadata.managed_fields = None
-    });
-    let budgets = events(
-        api(client.clone(), namespace),
-        |b: &mut PodDisruptionBudget| {
-            b.metadata.managed_fields = None;
-            b.status = None;
-        },
-    );
-    let maps = events(api(client.clone(), namespace), |c: &mut ConfigMap| {
-        c.metadata.managed_fields = None
-    });
-    let pods = events(api(client, namespace), trim_pod);
+    let deployments = events(api(client.clone(), namespace));
+    let revisions = events(api(client.clone(), namespace));
+    let services = events(api(client.clone(), namespace));
+    let budgets = events(api(client.clone(), namespace));
+    let maps = events(api(client.clone(), namespace));
+    let pods = events(api(client, namespace));
     future::join(
         future::join3(
             follow(deployments, &i.deployments, &triggers),
@@ -83,16 +59,13 @@ pub async fn owned(
     .await;
 }
 
-fn events<K>(
-    api: Api<K>,
-    trim: impl FnMut(&mut K) + Send + 'static,
-) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+fn events<K>(api: Api<K>) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let config =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::ORTOLAN));
-    watcher(api, config).default_backoff().modify(trim)
+    watcher(api, config).default_backoff()
 }
 
 async fn follow<K>(
@@ -100,7 +73,7 @@ async fn follow<K>(
     index: &Index<K>,
     triggers: &mpsc::UnboundedSender<Key>,
 ) where
-    K: Resource<DynamicType = ()> + Clone,
+    K: Resource<DynamicType = ()> + Clone + Trim,
 {
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
@@ -116,30 +89,4 @@ async fn follow<K>(
             }
         }
     }
-}
-
-/// Of a pod's spec only the server's resources and the volumes are read, to explain failures.
-fn trim_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    pod.spec = pod.spec.take().map(|spec| PodSpec {
-        containers: spec
-            .containers
-            .into_iter()
-            .filter_map(trim_container)
-            .collect(),
-        volumes: spec.volumes.map(|mut volumes| {
-            volumes.retain(|v| v.secret.is_some() || v.persistent_volume_claim.is_some());
-            volumes
-        }),
-        ..PodSpec::default()
-    });
-}
-
-fn trim_container(container: Container) -> Option<Container> {
-    (container.name == names::CONTAINER).then(|| Container {
-        name: container.name,
-        resources: container.resources,
-        ..Container::default()
-    })
 }

@@ -84,7 +84,9 @@ impl Template {
 /// Eight hexadecimal digits of the SHA-256 of a value, written as compact JSON with sorted keys.
 #[must_use]
 pub fn hash8(value: &Value) -> String {
-    let digest = Sha256::digest(sorted(value).to_string().as_bytes());
+    let mut text = String::new();
+    write_sorted(value, &mut text);
+    let digest = Sha256::digest(text.as_bytes());
     digest
         .iter()
         .take(4)
@@ -93,17 +95,32 @@ pub fn hash8(value: &Value) -> String {
 }
 
 /// Sorts keys here, since whether `serde_json` does is a feature that any crate may switch.
-fn sorted(value: &Value) -> Value {
+fn write_sorted(value: &Value, text: &mut String) {
     match value {
         Value::Object(map) => {
             let by_key: BTreeMap<&String, &Value> = map.iter().collect();
-            by_key
-                .into_iter()
-                .map(|(k, v)| (k.clone(), sorted(v)))
-                .collect()
+            text.push('{');
+            for (place, (key, value)) in by_key.into_iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                text.push_str(&Value::from(key.as_str()).to_string());
+                text.push(':');
+                write_sorted(value, text);
+            }
+            text.push('}');
         }
-        Value::Array(items) => items.iter().map(sorted).collect(),
-        scalar => scalar.clone(),
+        Value::Array(items) => {
+            text.push('[');
+            for (place, item) in items.iter().enumerate() {
+                if place > 0 {
+                    text.push(',');
+                }
+                write_sorted(item, text);
+            }
+            text.push(']');
+        }
+        scalar => text.push_str(&scalar.to_string()),
     }
 }
 

@@ -86,6 +86,33 @@ pub fn decided(
     }
 }
 
+/// Whether `after` says something that people or tools act on, and not only other numbers of pods: another
+/// verdict or reason of a condition, another generation, other traffic, a revision or a phase of one.
+#[must_use]
+pub fn is_news(before: Option<&InferenceServiceStatus>, after: &InferenceServiceStatus) -> bool {
+    let Some(before) = before else { return true };
+    let verdicts = |status: &InferenceServiceStatus| -> Vec<_> {
+        let of = |c: &Condition| (c.type_.clone(), c.status.clone(), c.reason.clone());
+        status.conditions.iter().map(of).collect()
+    };
+    let uncounted = |status: &InferenceServiceStatus| InferenceServiceStatus {
+        conditions: Vec::new(),
+        replicas: None,
+        ready_replicas: None,
+        revisions: status
+            .revisions
+            .iter()
+            .map(|revision| RevisionStatus {
+                replicas: 0,
+                ready_replicas: 0,
+                ..revision.clone()
+            })
+            .collect(),
+        ..status.clone()
+    };
+    verdicts(before) != verdicts(after) || uncounted(before) != uncounted(after)
+}
+
 /// The status of a service that cannot be worked on: everything as before, but for the conditions.
 #[must_use]
 pub fn refused(
@@ -335,5 +362,52 @@ fn phase(
         RevisionPhase::Stopped
     } else {
         RevisionPhase::Starting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(reason: &str, phase: RevisionPhase, ready: i32) -> InferenceServiceStatus {
+        InferenceServiceStatus {
+            conditions: vec![Condition {
+                type_: "Ready".into(),
+                status: "False".into(),
+                reason: reason.into(),
+                message: format!("{ready} of 3 pods ready"),
+                observed_generation: Some(1),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            }],
+            revisions: vec![RevisionStatus {
+                name: "m-1".into(),
+                phase,
+                digest: None,
+                image: None,
+                replicas: 3,
+                ready_replicas: ready,
+                last_failure: None,
+            }],
+            ready_replicas: Some(ready),
+            ..InferenceServiceStatus::default()
+        }
+    }
+
+    #[test]
+    fn other_numbers_are_no_news_and_another_reason_or_phase_is() {
+        use RevisionPhase::{Serving, Starting};
+        let before = status("Starting", Starting, 1);
+        assert!(!is_news(Some(&before), &status("Starting", Starting, 2)));
+        assert!(is_news(None, &before));
+        assert!(is_news(
+            Some(&before),
+            &status("ImagePullBackOff", Starting, 1)
+        ));
+        assert!(is_news(Some(&before), &status("Starting", Serving, 1)));
+        let newer = InferenceServiceStatus {
+            observed_generation: Some(2),
+            ..before.clone()
+        };
+        assert!(is_news(Some(&before), &newer));
     }
 }

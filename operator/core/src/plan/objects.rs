@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use ortolan_crds::names;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{HISTORY, Kind, Object, Planner, Write};
 use crate::{
@@ -96,10 +97,9 @@ impl Planner<'_> {
             .map(|r| r.data.resolved.clone());
         if let Some(resolved) = resolved {
             let mut object = build::deployment(&self.owner, name, &resolved, None);
-            let hash = hash(&object);
-            stamp(&mut object.metadata, &hash);
+            let desired = seal(&mut object, |d| &mut d.metadata);
             let live = self.observed.deployment(name);
-            let need = need(&object, live, |d| &d.metadata);
+            let need = need(&desired, live);
             let owned = live.is_some_and(|d| scaled_by_us(&d.metadata));
             if let Some(spec) = object.spec.as_mut().filter(|_| !owned) {
                 spec.replicas = Some(replicas);
@@ -111,10 +111,9 @@ impl Planner<'_> {
                 Object::Deployment(Box::new(object)),
             );
             let mut budget = build::disruption_budget(&self.owner, name);
-            let hash = self::hash(&budget);
-            stamp(&mut budget.metadata, &hash);
+            let desired = seal(&mut budget, |b| &mut b.metadata);
             let live = find(&self.observed.budgets, |b| &b.metadata, name.as_str());
-            let need = self::need(&budget, live, |b| &b.metadata);
+            let need = self::need(&desired, live);
             self.scale(name, replicas);
             self.apply(
                 need,
@@ -157,14 +156,13 @@ impl Planner<'_> {
     /// The Service, on the revision that serves.
     pub(super) fn serve(&mut self, revision: &RevisionName) {
         let mut object = build::service(&self.owner, revision);
-        let hash = hash(&object);
-        stamp(&mut object.metadata, &hash);
+        let desired = seal(&mut object, |s| &mut s.metadata);
         let live = find(
             &self.observed.services,
             |s| &s.metadata,
             self.observed.name(),
         );
-        let need = need(&object, live, |s| &s.metadata);
+        let need = need(&desired, live);
         let name = self.observed.name().to_owned();
         self.apply(need, "Service", &name, Object::Service(Box::new(object)));
     }
@@ -246,9 +244,17 @@ fn delete(kind: Kind, meta: &ObjectMeta) -> Write {
     }
 }
 
-fn hash(object: &impl Serialize) -> String {
-    let value = serde_json::to_value(object).expect("a Kubernetes object is JSON");
-    revision::hash8(&value)
+/// Stamps an object with its own hash; answers it as JSON, for the comparison with what lives.
+fn seal<K: Serialize>(object: &mut K, meta: impl Fn(&mut K) -> &mut ObjectMeta) -> Value {
+    let mut value = to_value(object);
+    let hash = revision::hash8(&value);
+    value["metadata"]["annotations"][names::DESIRED] = hash.as_str().into();
+    stamp(meta(object), &hash);
+    value
+}
+
+fn to_value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("a Kubernetes object is JSON")
 }
 
 fn stamp(meta: &mut ObjectMeta, hash: &str) {
@@ -257,13 +263,11 @@ fn stamp(meta: &mut ObjectMeta, hash: &str) {
         .insert(names::DESIRED.into(), hash.into());
 }
 
-fn need<K: Serialize>(desired: &K, live: Option<&K>, meta: impl Fn(&K) -> &ObjectMeta) -> Need {
+fn need(desired: &Value, live: Option<&impl Serialize>) -> Need {
     let Some(live) = live else {
         return Need::Create;
     };
-    debug_assert_eq!(meta(desired).name, meta(live).name);
-    let value = |object: &K| serde_json::to_value(object).expect("a Kubernetes object is JSON");
-    match drift::differs(&value(desired), &value(live)) {
+    match drift::differs(desired, &to_value(live)) {
         None => Need::Nothing,
         Some(path) if path.contains(names::DESIRED) => Need::Repair(String::new()),
         Some(path) => Need::Repair(path),
