@@ -26,7 +26,8 @@ pub use reference::reference;
 pub use server::{Accelerator, Fallback, Provider, Resources, Server, Sessions};
 pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
 pub use status::{
-    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, Traffic,
+    Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,
+    RevisionPhase, RevisionStatus, TensorStatus, Traffic,
 };
 
 /// The CustomResourceDefinitions of this release, in the order in which they are applied.

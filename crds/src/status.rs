@@ -76,9 +76,77 @@ pub struct RevisionStatus {
     /// How many pods are ready.
     #[serde(default)]
     pub ready_replicas: i32,
+    /// Where the model runs, as the first ready pod said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderStatus>,
+    /// What the model takes and gives, as the first ready pod said; absent when it serves several models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelStatus>,
+    /// How long the first ready pod's server took to start, by phase.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_start: Option<ColdStart>,
     /// Why pods of this revision failed last; cleared when it serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+}
+
+/// The execution provider of ONNX Runtime.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderStatus {
+    /// The one that was asked for.
+    pub requested: String,
+    /// The one that runs; another one only with `fallback: Allow`.
+    pub active: String,
+}
+
+/// What a model takes and gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelStatus {
+    /// The inputs, in the graph's order; the first 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<TensorStatus>,
+    /// The outputs, in the graph's order; the first 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<TensorStatus>,
+    /// The version of ONNX's operator set.
+    #[serde(default)]
+    pub opset: i64,
+}
+
+/// An input or an output.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TensorStatus {
+    /// The name in the graph.
+    pub name: String,
+    /// The element type, as the Open Inference Protocol calls it.
+    pub datatype: String,
+    /// The dimensions; -1 where any size will do.
+    #[serde(default)]
+    pub shape: Vec<i64>,
+}
+
+/// How long a server took to start, by phase: durations such as `166ms`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ColdStart {
+    /// Bringing the model's bytes to the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<String>,
+    /// Comparing digests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify: Option<String>,
+    /// Taking an archive apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unpack: Option<String>,
+    /// Making the sessions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<String>,
+    /// The first runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<String>,
 }
 
 /// What a revision is doing.

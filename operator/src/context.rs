@@ -12,10 +12,11 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Client, ResourceExt};
-use ortolan_core::{observed::Report, validate::Defaults};
+use ortolan_core::validate::Defaults;
 use ortolan_crds::InferenceService;
 
 use crate::{
+    asker::Asker,
     events::Teller,
     gate::Gate,
     index::{Index, Key},
@@ -73,7 +74,10 @@ pub struct Context {
     pub metrics: Metrics,
     /// When the API server last did not answer.
     pub outage: Outage,
-    memory: Mutex<Memory>,
+    /// What pods say of themselves.
+    pub asker: Asker,
+    /// What is remembered between two reconciles.
+    pub memory: Memory,
 }
 
 /// What is remembered of one InferenceService between two reconciles; losing it loses nothing.
@@ -85,38 +89,15 @@ struct Remembered {
     told: Option<Instant>,
     /// Failures in a row.
     failures: u32,
-    /// What pods said of themselves, by UID.
-    reports: HashMap<String, Report>,
 }
 
-type Memory = HashMap<Key, Remembered>;
+/// What is remembered of each InferenceService; empty at the start.
+#[derive(Default)]
+pub struct Memory(Mutex<HashMap<Key, Remembered>>);
 
 impl Context {
-    /// A context with an empty memory.
-    #[must_use]
-    pub fn new(
-        client: Client,
-        defaults: Defaults,
-        indices: Arc<Indices>,
-        gate: Gate,
-        teller: Teller,
-        metrics: Metrics,
-        outage: Outage,
-    ) -> Self {
-        Self {
-            client,
-            defaults,
-            indices,
-            gate,
-            teller,
-            metrics,
-            outage,
-            memory: Mutex::default(),
-        }
-    }
-
     fn with<T>(&self, key: &Key, f: impl FnOnce(&mut Remembered) -> T) -> T {
-        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut memory = self.memory.0.lock().unwrap_or_else(PoisonError::into_inner);
         f(memory.entry(key.clone()).or_default())
     }
 
@@ -164,19 +145,11 @@ impl Context {
         self.with(key, |memory| memory.failures = 0);
     }
 
-    /// What a pod said of itself.
-    pub fn report(&self, key: &Key, uid: &str) -> Option<Report> {
-        self.with(key, |memory| memory.reports.get(uid).cloned())
-    }
-
-    /// Keeps what a pod said of itself, and forgets pods that are gone.
-    pub fn keep_reports(&self, key: &Key, reports: HashMap<String, Report>) {
-        self.with(key, |memory| memory.reports = reports);
-    }
-
     /// Forgets a deleted InferenceService.
     pub fn forget(&self, key: &Key) {
+        self.asker.forget(key);
         self.memory
+            .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(key);

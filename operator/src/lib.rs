@@ -9,6 +9,7 @@
 //! Every replica watches; only the one that holds the Lease writes ([`gate::Gate`]).
 
 pub mod apply;
+pub mod asker;
 pub mod context;
 pub mod events;
 pub mod gate;

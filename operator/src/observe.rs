@@ -1,13 +1,10 @@
 //! Reads everything about one InferenceService, once. The caches answer everything but two questions:
-//! whether a Service that is not ours has the name that we need (asked once, before the first write),
-//! and what a pod fetched (asked once of each pod that started before the digest was recorded).
+//! whether a Service that is not ours has the name that we need (asked once, before the first write), and what a
+//! pod serves (asked in the background, of one pod of a new revision and of each that started before the digest was recorded).
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Resource};
 use ortolan_core::{
     failure,
@@ -16,7 +13,7 @@ use ortolan_core::{
 };
 use ortolan_crds::{InferenceService, names};
 
-use crate::{context::Context, index::Key, probe};
+use crate::{asker::Question, context::Context, index::Key};
 
 /// Why nothing could be observed.
 #[derive(Debug, thiserror::Error)]
@@ -41,13 +38,13 @@ impl Error {
     }
 }
 
-/// What was observed, and whether some pod still has to be asked.
+/// What was observed, and when to come back for pods that did not answer.
 #[derive(Debug)]
 pub struct Seen {
     /// Everything that was read.
     pub observed: Observed,
-    /// A pod could not be asked what it fetched.
-    pub unasked: bool,
+    /// Some pod did not say what it serves: ask again after this time.
+    pub ask_again: Option<Duration>,
 }
 
 /// Reads everything about one InferenceService.
@@ -75,8 +72,11 @@ pub async fn observe(
     if observed.services.is_empty() && service.meta().deletion_timestamp.is_none() {
         observed.foreign = foreign_service(context, key, &mut observed).await?;
     }
-    let unasked = ask_pods(context, key, &mut observed).await;
-    Ok(Seen { observed, unasked })
+    let ask_again = ask_pods(context, key, &mut observed);
+    Ok(Seen {
+        observed,
+        ask_again,
+    })
 }
 
 fn owned<K: Clone>(objects: Vec<Arc<K>>) -> Vec<K> {
@@ -110,41 +110,41 @@ async fn foreign_service(
     })
 }
 
-/// Asks ready pods that started before their revision's digest was recorded.
-async fn ask_pods(context: &Context, key: &Key, observed: &mut Observed) -> bool {
-    let mut kept = HashMap::new();
-    let mut unasked = false;
-    let revisions: Vec<RevisionName> = observed
+/// Asks ready pods of two kinds: those that started before their revision's digest was recorded, and one of each
+/// revision that the status does not describe yet.
+fn ask_pods(context: &Context, key: &Key, observed: &mut Observed) -> Option<Duration> {
+    let revisions: Vec<(RevisionName, bool)> = observed
         .revisions
         .iter()
-        .filter(|object| !revision::digest_is_given(object))
-        .filter_map(|object| object.metadata.name.clone())
-        .map(RevisionName::new)
+        .filter_map(|object| {
+            let name = RevisionName::new(object.metadata.name.clone()?);
+            Some((name, revision::digest_is_given(object)))
+        })
         .collect();
-    for revision in revisions {
-        for (uid, address) in to_ask(observed, &revision) {
-            let report = match context.report(key, &uid) {
-                Some(report) => Ok(report),
-                None => probe::ask(&address).await,
-            };
-            match report {
-                Ok(report) => {
-                    observed.reports.insert(uid.clone(), report.clone());
-                    kept.insert(uid, report);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, service = key.name, "a pod's digest is not known yet");
-                    unasked = true;
-                }
-            }
+    let mut questions: Vec<Question> = Vec::new();
+    for (revision, digest_is_given) in revisions {
+        if !digest_is_given {
+            questions.extend(unrecorded(observed, &revision));
+        } else if !is_described(observed, &revision) {
+            questions.extend(ready_pods(observed, &revision).find_map(question));
         }
     }
-    context.keep_reports(key, kept);
-    unasked
+    let (reports, again) = context.asker.ask(key, &questions);
+    observed.reports = reports.into_iter().collect();
+    again
 }
 
-/// UID and address of the pods to ask.
-fn to_ask(observed: &Observed, revision: &RevisionName) -> Vec<(String, String)> {
+/// Whether the status says what the revision's model takes and where it runs.
+fn is_described(observed: &Observed, revision: &RevisionName) -> bool {
+    let status = observed.service.status.as_ref();
+    status.is_some_and(|status| {
+        let mut described = status.revisions.iter().filter(|r| r.provider.is_some());
+        described.any(|r| r.name == revision.as_str())
+    })
+}
+
+/// Ready pods that started before the revision's digest was recorded, and so were held to none.
+fn unrecorded(observed: &Observed, revision: &RevisionName) -> Vec<Question> {
     let recorded = observed
         .config_maps
         .iter()
@@ -154,20 +154,27 @@ fn to_ask(observed: &Observed, revision: &RevisionName) -> Vec<(String, String)>
                 .as_ref()
                 .is_some_and(|data| data.contains_key(names::DIGEST_KEY))
         })
-        .and_then(|c| c.metadata.creation_timestamp.clone());
-    observed
-        .pods_of(revision)
-        .into_iter()
-        .filter(|pod| failure::is_ready(pod))
-        .filter(|pod| match (&recorded, &pod.metadata.creation_timestamp) {
+        .and_then(|c| c.metadata.creation_timestamp.as_ref());
+    ready_pods(observed, revision)
+        .filter(|pod| match (recorded, &pod.metadata.creation_timestamp) {
             (Some(recorded), Some(created)) => created <= recorded,
             _ => true,
         })
-        .filter_map(|pod| {
-            Some((
-                pod.metadata.uid.clone()?,
-                pod.status.as_ref()?.pod_ip.clone()?,
-            ))
-        })
+        .filter_map(question)
         .collect()
+}
+
+fn ready_pods<'a>(
+    observed: &'a Observed,
+    revision: &RevisionName,
+) -> impl Iterator<Item = &'a Pod> {
+    let pods = observed.pods_of(revision).into_iter();
+    pods.filter(|pod| failure::is_ready(pod))
+}
+
+fn question(pod: &Pod) -> Option<Question> {
+    Some(Question {
+        uid: pod.metadata.uid.clone()?,
+        address: pod.status.as_ref()?.pod_ip.clone()?,
+    })
 }

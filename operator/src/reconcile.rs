@@ -19,9 +19,6 @@ use crate::{
     observe,
 };
 
-/// A pod that could not be asked what it fetched is asked again after this time.
-const ASK_AGAIN: Duration = Duration::from_secs(15);
-
 /// Numbers of pods alone change a status no more often than this.
 const COUNTS_EVERY: Duration = Duration::from_secs(1);
 
@@ -105,7 +102,7 @@ async fn work(
     let seen = observe::observe(context, key, service).await?;
     let observed = seen.observed;
     let mut plan = plan::plan(&observed, &context.defaults, Timestamp::now());
-    let requeue = requeue(&plan, seen.unasked);
+    let requeue = plan.requeue.into_iter().chain(seen.ask_again).min();
     let writer = Writer::new(context, key, observed.uid());
     match writer.apply(std::mem::take(&mut plan.writes)).await {
         Ok(()) => {
@@ -123,11 +120,6 @@ async fn work(
             Err(error.into())
         }
     }
-}
-
-fn requeue(plan: &Plan, unasked: bool) -> Option<Duration> {
-    let ask = unasked.then_some(ASK_AGAIN);
-    plan.requeue.into_iter().chain(ask).min()
 }
 
 /// The status, when it differs, and then the events. Answers when to come back, if only numbers of pods differ

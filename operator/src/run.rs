@@ -21,7 +21,8 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    context::{Context, Indices},
+    asker::Asker,
+    context::{Context, Indices, Memory},
     events::Teller,
     gate::{Gate, Tenure},
     lease,
@@ -134,7 +135,7 @@ pub async fn operate(
         client.clone(),
         namespace.clone(),
         indices.clone(),
-        triggers,
+        triggers.clone(),
     ));
 
     let outage = Outage::default();
@@ -158,15 +159,17 @@ pub async fn operate(
         leads.send_replace(Tenure::Always);
     }
 
-    let context = Arc::new(Context::new(
-        client.clone(),
-        options.defaults(),
-        indices.clone(),
-        Gate::leading(leading.clone()),
-        Teller::new(client.clone(), &me),
-        metrics.clone(),
+    let context = Arc::new(Context {
+        client: client.clone(),
+        defaults: options.defaults(),
+        indices: indices.clone(),
+        gate: Gate::leading(leading.clone()),
+        teller: Teller::new(client.clone(), &me),
+        metrics: metrics.clone(),
         outage,
-    ));
+        asker: Asker::new(triggers),
+        memory: Memory::default(),
+    });
     control(client, &options, context, triggered, leading, stopping).await;
 
     watching.abort();

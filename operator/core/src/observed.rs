@@ -11,15 +11,28 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use ortolan_crds::{InferenceService, names};
+use ortolan_crds::{ColdStart, InferenceService, ModelStatus, ProviderStatus, names};
 
 use crate::{failure, revision::RevisionName};
 
 /// What a pod said of itself on `/healthz/startup`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What the model's file hashed to, `sha256:…`.
     pub digest: String,
+    /// The rest, for the status.
+    pub about: About,
+}
+
+/// What the status tells of a revision from a pod's own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Where the model runs.
+    pub provider: Option<ProviderStatus>,
+    /// What it takes and gives.
+    pub model: Option<ModelStatus>,
+    /// How long the start took.
+    pub cold_start: Option<ColdStart>,
 }
 
 /// Everything that is read about one InferenceService. Objects carry its labels, which does not make

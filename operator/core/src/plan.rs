@@ -388,7 +388,15 @@ impl<'a> Planner<'a> {
                     })
                     .or_else(|| self.reported(&revision.name));
                 let image = Some(revision.data.resolved.image.clone());
-                (revision.name.clone(), status::Facts { digest, image })
+                let about = self
+                    .report(&revision.name)
+                    .map(|report| report.about.clone());
+                let facts = status::Facts {
+                    digest,
+                    image,
+                    about,
+                };
+                (revision.name.clone(), facts)
             })
             .collect()
     }

@@ -23,7 +23,7 @@ use ortolan_crds::{
 use crate::{
     failure::Cause,
     health::Health,
-    observed::Observed,
+    observed::{About, Observed},
     revision::RevisionName,
     step::{Decision, Phase},
 };
@@ -50,6 +50,8 @@ pub struct Facts {
     pub digest: Option<String>,
     /// The server's image.
     pub image: Option<String>,
+    /// What a pod said of itself, if one was asked in this reconcile.
+    pub about: Option<About>,
 }
 
 /// The status of a service for which a decision was made.
@@ -323,12 +325,14 @@ fn revisions(
                 message: cause.message.clone(),
                 exit_code: cause.exit_code,
             });
-            let earlier = before
-                .revisions
-                .iter()
-                .find(|r| r.name == name.as_str())
-                .and_then(|r| r.last_failure.clone());
-            let last_failure = told.or(earlier).filter(|_| !health.serves(replicas));
+            let earlier = before.revisions.iter().find(|r| r.name == name.as_str());
+            let last_failure = told
+                .or_else(|| earlier.and_then(|r| r.last_failure.clone()))
+                .filter(|_| !health.serves(replicas));
+            let about = facts
+                .about
+                .or_else(|| earlier.map(about))
+                .unwrap_or_default();
             RevisionStatus {
                 name: name.to_string(),
                 phase,
@@ -336,10 +340,22 @@ fn revisions(
                 image: facts.image,
                 replicas,
                 ready_replicas: health.ready,
+                provider: about.provider,
+                model: about.model,
+                cold_start: about.cold_start,
                 last_failure,
             }
         })
         .collect()
+}
+
+/// A pod is asked once for its revision; the status remembers.
+fn about(revision: &RevisionStatus) -> About {
+    About {
+        provider: revision.provider.clone(),
+        model: revision.model.clone(),
+        cold_start: revision.cold_start.clone(),
+    }
 }
 
 fn phase(
@@ -382,11 +398,9 @@ mod tests {
             revisions: vec![RevisionStatus {
                 name: "m-1".into(),
                 phase,
-                digest: None,
-                image: None,
                 replicas: 3,
                 ready_replicas: ready,
-                last_failure: None,
+                ..RevisionStatus::default()
             }],
             ready_replicas: Some(ready),
             ..InferenceServiceStatus::default()

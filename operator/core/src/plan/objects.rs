@@ -9,7 +9,7 @@ use super::{HISTORY, Kind, Object, Planner, Write};
 use crate::{
     build, drift, failure,
     notice::Notice,
-    observed::{find, label},
+    observed::{Report, find, label},
     revision::{self, RevisionName},
     step::Decision,
 };
@@ -48,8 +48,13 @@ impl Planner<'_> {
         }
     }
 
-    /// The report of the revision's oldest pod that has one.
+    /// The digest in that report.
     pub(super) fn reported(&self, name: &RevisionName) -> Option<String> {
+        self.report(name).map(|report| report.digest.clone())
+    }
+
+    /// The report of the revision's oldest pod that has one.
+    pub(super) fn report(&self, name: &RevisionName) -> Option<&Report> {
         let mut pods = self.observed.pods_of(name);
         pods.sort_by_key(|pod| {
             (
@@ -59,7 +64,6 @@ impl Planner<'_> {
         });
         pods.iter()
             .find_map(|pod| self.observed.reports.get(pod.metadata.uid.as_deref()?))
-            .map(|report| report.digest.clone())
     }
 
     /// Pods that started before the digest was recorded, and fetched something else.

@@ -473,6 +473,7 @@ fn the_first_pods_digest_is_recorded_and_a_pod_that_fetched_another_is_replaced(
     for (uid, digest) in pods.iter().zip(["sha256:aa", "sha256:bb"]) {
         let report = crate::observed::Report {
             digest: digest.into(),
+            ..crate::observed::Report::default()
         };
         world.observed.reports.insert(uid.clone(), report);
     }
