@@ -37,6 +37,7 @@ async fn the_four_line_example_becomes_ready_and_names_what_is_on_a_photograph()
         check(answer["outputs"][0]["shape"] == json!([1, 1000]), || format!("{answer}"))?;
 
         reads_well(t).await?;
+        describes_the_model(t).await?;
         bad_requests_are_answered_with_a_sentence(t).await
     })
     .await;
@@ -85,6 +86,25 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
         all.contains("inferenceservice.serving.ortolan.dev/efficientnet"),
         || all.clone(),
     )
+}
+
+/// What the pod says of itself stands in the status.
+async fn describes_the_model(t: &Test) -> ortolan_e2e::Result {
+    let active = "--for=jsonpath={.status.revisions[0].provider.active}=CPU";
+    t.kubectl(&["wait", active, "oisvc/efficientnet", "--timeout=30s"])
+        .await?;
+    let path = "jsonpath={.status.revisions[0]}";
+    let told = t
+        .kubectl(&["get", "oisvc", "efficientnet", "-o", path])
+        .await?;
+    let revision: serde_json::Value = serde_json::from_str(&told)?;
+    let input = json!({"name": "images", "datatype": "FP32", "shape": [-1, 3, 224, 224]});
+    let described = revision["model"]["inputs"] == json!([input])
+        && revision["model"]["opset"].as_i64() > Some(0)
+        && ["fetch", "load", "warmUp"]
+            .iter()
+            .all(|phase| revision["coldStart"][phase].as_str().is_some_and(|t| t.ends_with("ms")));
+    check(described, || told)
 }
 
 /// The process lives on, and says what was wrong.
