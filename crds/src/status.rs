@@ -25,11 +25,11 @@ pub struct InferenceServiceStatus {
     /// Which revision gets which share of the requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<Traffic>,
-    /// The revisions that have pods, and the newest one.
+    /// The revisions that are meant to have pods, and the newest one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub revisions: Vec<RevisionStatus>,
-    /// Pods of all revisions.
+    /// Pods of the revisions listed here; what is on its way out does not count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
     /// Ready pods of the revision that serves.

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Numbers of pods alone change a status no more often than this.
-const COUNTS_EVERY: Duration = Duration::from_secs(1);
+const COUNTS_EVERY: Duration = Duration::from_secs(5);
 
 /// What the watch brings: an object that cannot be read must not blind us to the others.
 pub type Watched = DeserializeGuard<InferenceService>;

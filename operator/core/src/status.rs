@@ -12,7 +12,7 @@
 //! | suspended | True `Suspended` | False | False | – |
 //! | invalid, refused, or a name that is taken | False, the cause | as before | False | True |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -83,18 +83,26 @@ pub fn decided(
             weight: 100,
         }],
         revisions: revisions(&before, decision, wanted, health, facts),
-        replicas: Some(health.values().map(|h| h.pods).sum()),
+        replicas: Some(
+            listed(decision, wanted)
+                .into_iter()
+                .map(|r| of(r).pods)
+                .sum(),
+        ),
         ready_replicas: Some(serving.ready),
     }
 }
 
-/// Whether `after` says something that people or tools act on, and not only other numbers of pods: another
-/// verdict or reason of a condition, another generation, other traffic, a revision or a phase of one.
+/// Whether `after` says something that people or tools act on, and not only other numbers: another verdict, reason
+/// or sentence of a condition, another generation, other traffic, a revision or a phase of one.
 #[must_use]
 pub fn is_news(before: Option<&InferenceServiceStatus>, after: &InferenceServiceStatus) -> bool {
     let Some(before) = before else { return true };
     let verdicts = |status: &InferenceServiceStatus| -> Vec<_> {
-        let of = |c: &Condition| (c.type_.clone(), c.status.clone(), c.reason.clone());
+        let of = |c: &Condition| {
+            let words = c.message.replace(|c: char| c.is_ascii_digit(), "");
+            (c.type_.clone(), c.status.clone(), c.reason.clone(), words)
+        };
         status.conditions.iter().map(of).collect()
     };
     let uncounted = |status: &InferenceServiceStatus| InferenceServiceStatus {
@@ -303,16 +311,7 @@ fn revisions(
     health: &BTreeMap<RevisionName, Health>,
     facts: &BTreeMap<RevisionName, Facts>,
 ) -> Vec<RevisionStatus> {
-    // Pods that are on their way out are not listed: their last steps would be a write each.
-    let deployed = health
-        .iter()
-        .filter(|(_, h)| h.deployed)
-        .map(|(name, _)| name);
-    let mut named: Vec<&RevisionName> = decision.run.keys().chain(deployed).collect();
-    named.extend([wanted, &decision.serve]);
-    named.sort();
-    named.dedup();
-    named
+    listed(decision, wanted)
         .into_iter()
         .map(|name| {
             let absent = Health::default();
@@ -356,6 +355,13 @@ fn about(revision: &RevisionStatus) -> About {
         model: revision.model.clone(),
         cold_start: revision.cold_start.clone(),
     }
+}
+
+/// The revisions that are meant to be. Pods that are on their way out are not listed nor counted: their last steps
+/// would be a write each.
+fn listed<'a>(decision: &'a Decision, wanted: &'a RevisionName) -> BTreeSet<&'a RevisionName> {
+    let meant = [wanted, &decision.serve];
+    decision.run.keys().chain(meant).collect()
 }
 
 fn phase(

@@ -101,9 +101,11 @@ async fn describes_the_model(t: &Test) -> ortolan_e2e::Result {
     let input = json!({"name": "images", "datatype": "FP32", "shape": [-1, 3, 224, 224]});
     let described = revision["model"]["inputs"] == json!([input])
         && revision["model"]["opset"].as_i64() > Some(0)
-        && ["fetch", "load", "warmUp"]
-            .iter()
-            .all(|phase| revision["coldStart"][phase].as_str().is_some_and(|t| t.ends_with("ms")));
+        && ["fetch", "load", "warmUp"].iter().all(|phase| {
+            revision["coldStart"][phase]
+                .as_str()
+                .is_some_and(|t| t.ends_with("ms"))
+        });
     check(described, || told)
 }
 
