@@ -45,12 +45,7 @@ fn summary(address: SocketAddr, model: &Model) -> String {
     lines.extend(tensors("input", &signature.inputs));
     lines.extend(tensors("output", &signature.outputs));
     lines.push(format!("  opset     {}", signature.opset));
-    let batch = if signature.is_batchable() {
-        "yes, the first dimension is free"
-    } else {
-        "no"
-    };
-    lines.push(format!("  batches   {batch}"));
+    lines.push(format!("  batches   {}", model.engine.reason));
     lines.push(format!("  provider  {provider}"));
     lines.push(format!(
         "  sessions  {}, {} thread(s) each",

@@ -65,6 +65,22 @@ pub enum RunError {
     /// The request's deadline passed before its answer was there.
     #[error("the request's deadline passed before the model answered")]
     Deadline,
+    /// More rows than the model takes at once.
+    #[error(
+        "the request has {rows} rows, and this model takes at most {limit} at once (its maximum batch)"
+    )]
+    TooManyRows {
+        /// The request's.
+        rows: usize,
+        /// The model's.
+        limit: usize,
+    },
+    /// The run was stopped by the watchdog.
+    #[error("the run took longer than {limit:?} and was stopped; --run-limit sets this limit")]
+    Overrun {
+        /// How long a run may take.
+        limit: Duration,
+    },
     /// The graph cannot compute these inputs.
     #[error("the model cannot run on these inputs: {0}")]
     Refused(String),
@@ -83,24 +99,37 @@ impl From<Unreadable> for RunError {
 }
 
 /// Checks a request against the model, queues it, waits for its answer and counts what came of it.
-pub async fn run(_app: &App, model: &Model, request: Request) -> Result<Outcome, RunError> {
+pub async fn run(_app: &App, model: &Model, mut request: Request) -> Result<Outcome, RunError> {
     model.signature.check(&request).map_err(RunError::Refused)?;
-    match model.engine.run(request).await {
+    if let (Some(limit), Some(rows)) = (model.max_rows, model.signature.rows(&request))
+        && rows > limit
+    {
+        return Err(RunError::TooManyRows { rows, limit });
+    }
+    if request.deadline.is_none() {
+        request.deadline = model.timeout.map(|timeout| Instant::now() + timeout);
+    }
+    let level = model.level(request.priority);
+    match model.engine.run(level, request).await {
         Ok(outcome) => {
             model.meter.inferred(outcome.queued, outcome.ran);
             Ok(outcome)
         }
         Err(error) => {
-            match &error {
-                RunError::Busy { .. } => model.meter.rejected(Rejection::QueueFull),
-                RunError::Stopping => model.meter.rejected(Rejection::Stopping),
-                RunError::Deadline => model.meter.rejected(Rejection::Deadline),
-                RunError::Failed(_) | RunError::Panicked => {
-                    tracing::error!(model = model.name, version = model.version, "{error}");
-                }
-                RunError::Refused(_) => {}
-            }
+            count(model, &error);
             Err(error)
         }
+    }
+}
+
+fn count(model: &Model, error: &RunError) {
+    match error {
+        RunError::Busy { .. } => model.meter.rejected(Rejection::QueueFull),
+        RunError::Stopping => model.meter.rejected(Rejection::Stopping),
+        RunError::Deadline => model.meter.rejected(Rejection::Deadline),
+        RunError::Failed(_) | RunError::Panicked | RunError::Overrun { .. } => {
+            tracing::error!(model = model.name, version = model.version, "{error}");
+        }
+        RunError::Refused(_) | RunError::TooManyRows { .. } => {}
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod announce;
 pub mod app;
+pub mod batch;
 pub mod catalog;
 pub mod cpu;
 pub mod dtype;

@@ -2,10 +2,18 @@
 //!
 //! Inputs: a package, the settings. Output: a [`Model`], or a `Failure` with its documented reason.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ort::environment::Environment;
-use ortolan_model::{Digest, Failure, Package, Pipeline, Reason};
+use ortolan_model::{
+    Digest, Failure, Package, Pipeline, Reason,
+    settings::{Batching, Priorities},
+};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -32,6 +40,14 @@ pub struct Settings {
     pub provider: Provider,
     /// What to do when the provider does not load.
     pub fallback: Fallback,
+    /// How requests are put together; its `max` bounds a single request, too.
+    pub batching: Batching,
+    /// Levels of priority; `None`: three, of which 2 is the default.
+    pub priorities: Option<Priorities>,
+    /// How long a request may take that names no deadline itself.
+    pub timeout: Option<Duration>,
+    /// A run that takes longer is stopped.
+    pub run_limit: Option<Duration>,
 }
 
 impl From<&Options> for Settings {
@@ -42,9 +58,19 @@ impl From<&Options> for Settings {
             queue: options.queue,
             provider: options.provider,
             fallback: options.fallback,
+            batching: options.batching(),
+            priorities: None,
+            timeout: None,
+            run_limit: options.run_limit,
         }
     }
 }
+
+/// Before the others, as the others, after the others: what a model has whose files say nothing.
+const LEVELS: Priorities = Priorities {
+    levels: 3,
+    default: 2,
+};
 
 /// What it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +107,12 @@ pub struct Model {
     pub sessions: usize,
     /// Inside each session.
     pub threads: usize,
+    /// More rows than this in one request are refused.
+    pub max_rows: Option<usize>,
+    /// Its levels of priority.
+    pub priorities: Priorities,
+    /// How long a request may take that names no deadline itself.
+    pub timeout: Option<Duration>,
     /// Its counters.
     pub meter: Arc<Meter>,
 }
@@ -127,9 +159,33 @@ impl Model {
             active,
             sessions,
             threads: settings.threads.get(),
+            max_rows: settings.batching.max,
+            priorities: priorities(settings),
+            timeout: settings.timeout,
             meter,
         })
     }
+}
+
+impl Model {
+    /// The place in the queue of a request's priority, 0 first; what is above the number of levels is last.
+    #[must_use]
+    pub fn level(&self, priority: u32) -> usize {
+        level(self.priorities, priority)
+    }
+}
+
+fn level(priorities: Priorities, priority: u32) -> usize {
+    let named = if priority == 0 {
+        priorities.default
+    } else {
+        priority
+    };
+    named.clamp(1, priorities.levels.max(1)) as usize - 1
+}
+
+fn priorities(settings: &Settings) -> Priorities {
+    settings.priorities.unwrap_or(LEVELS)
 }
 
 /// Loads as many sessions as the settings and the provider ask for. Blocking.
@@ -157,6 +213,9 @@ fn load(
         recipe,
         sessions,
         queue: settings.queue.get(),
+        levels: priorities(settings).levels as usize,
+        batching: settings.batching.clone(),
+        run_limit: settings.run_limit,
         meter: Arc::clone(meter),
     };
     let cold = Engine::load(environment, &plan)?;
@@ -175,4 +234,22 @@ fn load(
         ..plan
     };
     Ok((Engine::load(environment, &plan)?, per_cpu))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn priority_1_is_first_0_the_default_and_what_there_is_not_last() {
+        let table = [(0, 1), (1, 0), (2, 1), (3, 2), (4, 2), (u32::MAX, 2)];
+        for (priority, place) in table {
+            assert_eq!(level(LEVELS, priority), place, "{priority}");
+        }
+        let none = Priorities {
+            levels: 0,
+            default: 0,
+        };
+        assert_eq!((level(none, 0), level(none, 7)), (0, 0));
+    }
 }

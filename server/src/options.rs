@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, ValueEnum};
+use ortolan_model::settings::{Batching, Mode};
 
 /// Serves one ONNX model over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
 #[derive(Clone, Debug, Parser)]
@@ -65,6 +66,28 @@ pub struct Options {
     /// Requests that may wait for a session; one more is answered 503.
     #[arg(long, value_name = "N", default_value = "256", env = "ORTOLAN_QUEUE")]
     pub queue: NonZeroUsize,
+
+    /// Let up to N rows of waiting requests run together, and refuse a request of more; 1 runs each
+    /// request alone [default: up to 32, where measuring the model at its start shows that it pays].
+    #[arg(long, value_name = "N", env = "ORTOLAN_MAX_BATCH")]
+    pub max_batch: Option<NonZeroUsize>,
+
+    /// Numbers of rows that run as soon as they wait, while others wait for --max-delay.
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        env = "ORTOLAN_PREFERRED_BATCH"
+    )]
+    pub preferred_batch: Vec<NonZeroUsize>,
+
+    /// How long a request may be held back for others to run with [default: not at all].
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, env = "ORTOLAN_MAX_DELAY")]
+    pub max_delay: Option<Duration>,
+
+    /// Stop a run that takes longer and answer 500 [default: no limit].
+    #[arg(long, value_name = "TIME", value_parser = parse_limit, env = "ORTOLAN_RUN_LIMIT")]
+    pub run_limit: Option<Duration>,
 
     /// Where the model runs.
     #[arg(
@@ -131,6 +154,29 @@ pub struct Options {
     /// the cache].
     #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
+}
+
+impl Options {
+    /// How requests are put together; saying anything about it asks for it.
+    #[must_use]
+    pub fn batching(&self) -> Batching {
+        let mut preferred: Vec<usize> = self.preferred_batch.iter().map(|n| n.get()).collect();
+        preferred.sort_unstable();
+        preferred.dedup();
+        let max = self.max_batch.map(NonZeroUsize::get);
+        let says_something = max.is_some() || !preferred.is_empty() || self.max_delay.is_some();
+        let mode = match max {
+            Some(1) => Some(Mode::Alone),
+            _ => says_something.then_some(Mode::Together),
+        };
+        Batching {
+            mode,
+            // 1 is the switch, not a bound for single requests.
+            max: max.filter(|max| *max > 1),
+            preferred,
+            max_delay: self.max_delay,
+        }
+    }
 }
 
 /// How many sessions to run.
@@ -230,9 +276,43 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text:?} is no length of time"))
 }
 
+/// A time that is not zero.
+fn parse_limit(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => {
+            Err("0 would stop every run: leave the option out for no limit".to_owned())
+        }
+        limit => Ok(limit),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn saying_anything_about_batches_asks_for_them_and_1_switches_them_off() {
+        let batching = |options: &[&str]| {
+            let all = [&["ortolan-server", "m.onnx"], options].concat();
+            Options::try_parse_from(all).unwrap().batching()
+        };
+        assert_eq!(batching(&[]), Batching::default());
+        let asked = batching(&["--preferred-batch", "8,4,8", "--max-delay", "2ms"]);
+        assert_eq!((asked.mode, asked.max), (Some(Mode::Together), None));
+        assert_eq!(asked.preferred, [4, 8]);
+        assert_eq!(asked.max_delay, Some(Duration::from_millis(2)));
+        let alone = batching(&["--max-batch", "1"]);
+        assert_eq!((alone.mode, alone.max), (Some(Mode::Alone), None));
+        assert_eq!(batching(&["--max-batch", "64"]).max, Some(64));
+        for wrong in [
+            ["--max-batch", "0"],
+            ["--run-limit", "0"],
+            ["--preferred-batch", "4,x"],
+        ] {
+            let all = [&["ortolan-server", "m.onnx"][..], &wrong].concat();
+            assert!(Options::try_parse_from(all).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn times_are_read_with_and_without_a_unit() {

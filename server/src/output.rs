@@ -9,7 +9,7 @@ use ort::value::DynValue;
 
 use crate::{
     dtype::DataType,
-    tensor::{Elements, View},
+    tensor::{Elements, Tensor, View, element_count},
 };
 
 /// An output that could not be read back from ONNX Runtime.
@@ -40,6 +40,18 @@ enum Source {
     Value(Arc<DynValue>),
     /// Strings, or numbers that were copied to outlive the run's memory.
     Owned(Arc<Elements>),
+}
+
+impl From<Tensor> for Output {
+    fn from(tensor: Tensor) -> Self {
+        Self {
+            datatype: tensor.elements.view().datatype(),
+            count: tensor.elements.len(),
+            first: 0,
+            shape: tensor.shape,
+            source: Source::Owned(Arc::new(tensor.elements)),
+        }
+    }
 }
 
 impl Output {
@@ -80,6 +92,35 @@ impl Output {
         &self.shape
     }
 
+    /// Its rows in parts of `rows` each; they share its memory. `None` unless it has just so many rows.
+    #[must_use]
+    pub fn split(&self, rows: &[usize]) -> Option<Vec<Self>> {
+        let total: usize = rows.iter().sum();
+        let (has, rest) = self.shape.split_first()?;
+        if usize::try_from(*has) != Ok(total) {
+            return None;
+        }
+        let row = element_count(rest)?;
+        let mut first = self.first;
+        let part = |rows: &usize| {
+            let mut part = self.clone();
+            part.shape[0] = i64::try_from(*rows).ok()?;
+            (part.first, part.count) = (first, rows * row);
+            first += part.count;
+            Some(part)
+        };
+        rows.iter().map(part).collect()
+    }
+
+    /// A copy that holds nothing but its own elements.
+    pub fn to_owned(&self) -> Result<Self, Unreadable> {
+        Ok(Self {
+            source: Source::Owned(Arc::new(self.elements()?.to_elements())),
+            first: 0,
+            ..self.clone()
+        })
+    }
+
     /// Its elements, row by row.
     pub fn elements(&self) -> Result<View<'_>, Unreadable> {
         let all = self.source.view(self.datatype)?;
@@ -110,5 +151,47 @@ impl Source {
             DataType::Fp64 => View::Fp64(value.try_extract_tensor::<f64>()?.1),
             DataType::Bytes => return Err(Unreadable("strings are read out at once".to_owned())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(shape: &[i64], elements: Vec<i32>) -> Output {
+        Output::from(Tensor {
+            shape: shape.to_vec(),
+            elements: Elements::Int32(elements),
+        })
+    }
+
+    #[test]
+    fn parts_of_an_output_are_its_rows_in_their_order() {
+        let whole = output(&[4, 2], (0..8).collect());
+        let parts = whole.split(&[1, 0, 3]).unwrap();
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|part| (part.shape().to_vec(), part.elements().unwrap()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (vec![1, 2], View::Int32(&[0, 1])),
+                (vec![0, 2], View::Int32(&[])),
+                (vec![3, 2], View::Int32(&[2, 3, 4, 5, 6, 7])),
+            ]
+        );
+        let again = parts[2].split(&[2, 1]).unwrap();
+        assert_eq!(again[1].elements().unwrap(), View::Int32(&[6, 7]));
+        let owned = again[1].to_owned().unwrap();
+        assert_eq!(owned.elements().unwrap(), View::Int32(&[6, 7]));
+        assert_eq!(owned.shape(), [1, 2]);
+    }
+
+    #[test]
+    fn an_output_with_another_number_of_rows_is_not_split() {
+        assert!(output(&[4], vec![0; 4]).split(&[1, 2]).is_none());
+        assert!(output(&[4], vec![0; 4]).split(&[5]).is_none());
+        assert!(output(&[], vec![0]).split(&[1]).is_none());
     }
 }

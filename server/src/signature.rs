@@ -68,6 +68,23 @@ impl Signature {
         self.inputs.iter().filter(|spec| !spec.optional)
     }
 
+    /// How many rows a request brings; `None` where it has no rows that others could stand beside: the model
+    /// has no batch dimension, or the request's inputs differ in their first one.
+    #[must_use]
+    pub fn rows(&self, request: &Request) -> Option<usize> {
+        if !self.is_batchable() {
+            return None;
+        }
+        let mut given = self.inputs.iter().zip(&request.inputs);
+        let first = given.find_map(|(_, tensor)| tensor.as_ref()?.shape.first().copied())?;
+        let mut given = self.inputs.iter().zip(&request.inputs);
+        let fits = given.all(|(spec, tensor)| match tensor {
+            Some(tensor) => spec.shape.first() == Some(&-1) && tensor.shape.first() == Some(&first),
+            None => true,
+        });
+        fits.then(|| usize::try_from(first).ok())?
+    }
+
     /// Whether a request's inputs and the outputs that it wants are this model's; else a sentence.
     pub fn check(&self, request: &Request) -> Result<(), String> {
         if request.inputs.len() != self.inputs.len() {
@@ -95,6 +112,13 @@ impl Signature {
                 self.outputs.len()
             )),
         }
+    }
+
+    /// All dimensions but the first of the inputs that every request brings are known.
+    #[must_use]
+    pub fn has_one_row_shape(&self) -> bool {
+        let mut rows = self.required().filter_map(|spec| spec.shape.get(1..));
+        rows.all(|row| !row.contains(&-1))
     }
 
     /// Some input has a free dimension: what the graph makes of it shows only in a run.

@@ -138,6 +138,27 @@ impl Elements {
         self.len() == 0
     }
 
+    /// Appends elements of the same datatype; of another datatype nothing.
+    pub fn extend(&mut self, more: View<'_>) {
+        match (self, more) {
+            (Self::Bool(to), View::Bool(from)) => to.extend_from_slice(from),
+            (Self::Uint8(to), View::Uint8(from)) => to.extend_from_slice(from),
+            (Self::Uint16(to), View::Uint16(from)) => to.extend_from_slice(from),
+            (Self::Uint32(to), View::Uint32(from)) => to.extend_from_slice(from),
+            (Self::Uint64(to), View::Uint64(from)) => to.extend_from_slice(from),
+            (Self::Int8(to), View::Int8(from)) => to.extend_from_slice(from),
+            (Self::Int16(to), View::Int16(from)) => to.extend_from_slice(from),
+            (Self::Int32(to), View::Int32(from)) => to.extend_from_slice(from),
+            (Self::Int64(to), View::Int64(from)) => to.extend_from_slice(from),
+            (Self::Fp16(to), View::Fp16(from)) => to.extend_from_slice(from),
+            (Self::Bf16(to), View::Bf16(from)) => to.extend_from_slice(from),
+            (Self::Fp32(to), View::Fp32(from)) => to.extend_from_slice(from),
+            (Self::Fp64(to), View::Fp64(from)) => to.extend_from_slice(from),
+            (Self::Bytes(to), View::Bytes(from)) => to.extend_from_slice(from),
+            (_, _) => {}
+        }
+    }
+
     /// The elements to look at.
     #[must_use]
     pub fn view(&self) -> View<'_> {

@@ -56,11 +56,13 @@ impl From<RunError> for ApiError {
     fn from(error: RunError) -> Self {
         let message = error.to_string();
         match error {
-            RunError::Busy { .. } | RunError::Stopping | RunError::Deadline => {
-                Self::unavailable(message)
+            RunError::Busy { .. } | RunError::Stopping => Self::unavailable(message),
+            // Its client does not wait any more: nobody should be told to try again.
+            RunError::Deadline => Self::new(StatusCode::GATEWAY_TIMEOUT, message),
+            RunError::Refused(_) | RunError::TooManyRows { .. } => Self::bad(message),
+            RunError::Failed(_) | RunError::Panicked | RunError::Overrun { .. } => {
+                Self::internal(message)
             }
-            RunError::Refused(_) => Self::bad(message),
-            RunError::Failed(_) | RunError::Panicked => Self::internal(message),
         }
     }
 }

@@ -107,7 +107,10 @@ impl Default for Metrics {
             Unit::Bytes,
             memory.clone(),
         );
-        let unknown = Arc::new(Meter::new(&families, "", ""));
+        // Of the series of a model it needs those of requests only: the others stand in no family.
+        let mut unknown = Meter::new(&Families::default(), "", "");
+        unknown.families = families.clone();
+        let unknown = Arc::new(unknown);
         Self {
             registry,
             families,

@@ -214,6 +214,15 @@ pub fn attribute_int(name: &str, value: i64) -> Attribute {
     }
 }
 
+pub fn attribute_ints(name: &str, values: &[i64]) -> Attribute {
+    Attribute {
+        name: name.into(),
+        ints: values.to_vec(),
+        kind: 7,
+        ..Attribute::default()
+    }
+}
+
 pub fn model(opset: i64, graph: Graph) -> Model {
     let graph = Graph {
         name: "test".into(),
@@ -366,6 +375,56 @@ pub fn optional_offset() -> Model {
         initializers: vec![float_initializer("offset", &[1], &[10.0])],
         inputs: vec![tensor("x", FLOAT, &[-1, 2]), tensor("offset", FLOAT, &[1])],
         outputs: vec![tensor("y", FLOAT, &[-1, 2])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}
+
+/// The first row of [batch, 2], chosen in a way that only a run shows: how many rows come out it does not say.
+pub fn first_row() -> Model {
+    let chosen = TensorProto {
+        dims: vec![1],
+        element: 9,
+        name: "chosen".into(),
+        raw: vec![1],
+    };
+    let graph = Graph {
+        nodes: vec![Node {
+            attributes: vec![attribute_int("axis", 0)],
+            ..node("Compress", &["x", "chosen"], &["y"])
+        }],
+        initializers: vec![chosen],
+        inputs: vec![tensor("x", FLOAT, &[-1, 2])],
+        outputs: vec![tensor("y", FLOAT, &[-1, 2])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}
+
+/// Each row less the mean of all rows: a row in, a row out, and each depends on the others.
+pub fn centred() -> Model {
+    let graph = Graph {
+        nodes: vec![
+            Node {
+                attributes: vec![attribute_ints("axes", &[0]), attribute_int("keepdims", 1)],
+                ..node("ReduceMean", &["x"], &["mean"])
+            },
+            node("Sub", &["x", "mean"], &["y"]),
+        ],
+        inputs: vec![tensor("x", FLOAT, &[-1, 2])],
+        outputs: vec![tensor("y", FLOAT, &[-1, 2])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}
+
+/// Row x of a table of two, for each x of [batch]: fails in the run for x > 1.
+pub fn looked_up() -> Model {
+    let graph = Graph {
+        nodes: vec![node("Gather", &["table", "x"], &["y"])],
+        initializers: vec![float_initializer("table", &[2], &[1.5, 2.5])],
+        inputs: vec![tensor("x", INT64, &[-1])],
+        outputs: vec![tensor("y", FLOAT, &[-1])],
         ..Graph::default()
     };
     model(17, graph)
