@@ -34,3 +34,4 @@ pub mod signature;
 pub mod startup;
 pub mod statistics;
 pub mod tensor;
+pub mod tool;

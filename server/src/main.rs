@@ -1,10 +1,14 @@
-//! Entry point: options, logging, the server's life, the documented exit code.
+//! Entry point: a tool, or options, logging, the server's life; the documented exit code.
 
 use clap::Parser;
 use ortolan_model::{Failure, Reason};
-use ortolan_server::{exit, logging, options::Options, serve};
+use ortolan_server::{exit, logging, options::Options, serve, tool};
 
 fn main() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = tool::run(&arguments) {
+        exit::now(code);
+    }
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(usage) => exit::now(exit::refuse(&usage)),

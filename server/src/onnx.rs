@@ -7,11 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, BufRead, BufReader, Read, Seek},
+    io::{self, BufRead, BufReader, Seek},
     path::Path,
 };
 
 use prost::Message;
+
+use wire::{Payload, Wire, malformed};
+
+pub mod census;
+mod wire;
 
 /// The outline of a model.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -166,11 +171,7 @@ fn read_outline<R: BufRead + Seek>(reader: &mut R, length: u64) -> Result<Outlin
     judge_start(reader.fill_buf()?)?;
     let mut outline = Outline::default();
     let mut has_graph = false;
-    let mut wire = Wire {
-        reader,
-        at: 0,
-        length,
-    };
+    let mut wire = Wire::new(reader, length);
     while wire.at < length {
         match wire.field(length)? {
             (1, Payload::Varint(version)) => outline.ir_version = version as i64,
@@ -235,10 +236,6 @@ fn read_graph<R: BufRead + Seek>(
     Ok(())
 }
 
-fn malformed(what: &str) -> NotOnnx {
-    NotOnnx::Malformed(what.to_owned())
-}
-
 /// Web pages and text are the usual things that stand where a model should.
 fn judge_start(start: &[u8]) -> Result<(), NotOnnx> {
     if start.is_empty() {
@@ -263,109 +260,6 @@ fn judge_start(start: &[u8]) -> Result<(), NotOnnx> {
         return Err(NotOnnx::Text(shown()));
     }
     Ok(())
-}
-
-enum Payload {
-    Varint(u64),
-    Fixed,
-    Bytes(u64),
-}
-
-/// Protobuf's wire format over a file: lengths are checked against what is there before any read.
-struct Wire<'r, R> {
-    reader: &'r mut R,
-    at: u64,
-    length: u64,
-}
-
-impl<R: BufRead + Seek> Wire<'_, R> {
-    /// The next field's number and what follows. A part of bytes must end before `end`.
-    fn field(&mut self, end: u64) -> Result<(u64, Payload), NotOnnx> {
-        let key = self.varint()?;
-        let payload = match key & 7 {
-            0 => Payload::Varint(self.varint()?),
-            1 => self.fixed(8)?,
-            5 => self.fixed(4)?,
-            2 => {
-                let need = self.varint()?;
-                let has = self.length.saturating_sub(self.at);
-                if need > has {
-                    return Err(NotOnnx::Truncated {
-                        at: self.at,
-                        need,
-                        has,
-                    });
-                }
-                if need > end - self.at.min(end) {
-                    return Err(malformed("a part is longer than what holds it"));
-                }
-                Payload::Bytes(need)
-            }
-            other => {
-                return Err(NotOnnx::Malformed(format!(
-                    "protobuf knows no wire type {other}"
-                )));
-            }
-        };
-        Ok((key >> 3, payload))
-    }
-
-    fn fixed(&mut self, n: u64) -> Result<Payload, NotOnnx> {
-        self.skip(n)?;
-        Ok(Payload::Fixed)
-    }
-
-    fn varint(&mut self) -> Result<u64, NotOnnx> {
-        let mut value = 0;
-        for shift in (0..70).step_by(7) {
-            let mut byte = [0];
-            if let Err(error) = self.reader.read_exact(&mut byte) {
-                return Err(self.ended(error, 1));
-            }
-            self.at += 1;
-            value |= u64::from(byte[0] & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte[0] < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(malformed("a number has more than ten bytes"))
-    }
-
-    fn take(&mut self, n: u64) -> Result<Vec<u8>, NotOnnx> {
-        // `field` has checked that the file holds n bytes.
-        let mut bytes = Vec::new();
-        self.reader.by_ref().take(n).read_to_end(&mut bytes)?;
-        self.at += n;
-        Ok(bytes)
-    }
-
-    fn message<M: Message + Default>(&mut self, n: u64, what: &str) -> Result<M, NotOnnx> {
-        M::decode(self.take(n)?.as_slice())
-            .map_err(|error| NotOnnx::Malformed(format!("{what} does not decode ({error})")))
-    }
-
-    fn skip(&mut self, n: u64) -> Result<(), NotOnnx> {
-        if n > self.length.saturating_sub(self.at) {
-            return Err(self.ended(io::ErrorKind::UnexpectedEof.into(), n));
-        }
-        // Small parts stay inside the buffer; a seek would throw it away.
-        self.reader
-            .seek_relative(i64::try_from(n).unwrap_or(i64::MAX))?;
-        self.at += n;
-        Ok(())
-    }
-
-    fn ended(&self, error: io::Error, need: u64) -> NotOnnx {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            let has = self.length.saturating_sub(self.at);
-            return NotOnnx::Truncated {
-                at: self.at,
-                need,
-                has,
-            };
-        }
-        NotOnnx::Io(error)
-    }
 }
 
 #[cfg(test)]

@@ -6,13 +6,20 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time:
 use clap::{Parser, ValueEnum};
 use ortolan_model::settings::{Batching, Mode};
 
+const TOOLS: &str = "Tools, asked for by the first word (a model of that name is written ./bench):
+  ortolan-server inspect MODEL_URI             what is in a model
+  ortolan-server bench URL                     load, and the latency that it meets
+  ortolan-server optimize MODEL_URI -o OUT     ONNX Runtime's offline optimisation
+Each has its own --help.";
+
 /// Serves one ONNX model over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "ortolan-server",
     version,
     max_term_width = 100,
-    args_override_self = true
+    args_override_self = true,
+    after_help = TOOLS
 )]
 pub struct Options {
     /// The model: a path, file://, http(s):// or pvc://CLAIM/PATH; a bare .onnx or an archive
@@ -259,8 +266,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// `5s`, `250ms`, `2m`, `0`, or a bare number of seconds.
-fn parse_duration(text: &str) -> Result<Duration, String> {
+/// Reads a length of time: `5s`, `250ms`, `2m`, `0`, or a bare number of seconds.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = &text[digits.len()..];
     let number: f64 = digits

@@ -249,7 +249,7 @@ fn available(provider: Provider) -> ort::Result<bool> {
 }
 
 /// Why ONNX Runtime refused a file, said from what the file's outline and the runtime's words show.
-fn refusal(model: &Path, outline: &Outline, words: &str) -> Failure {
+pub(crate) fn refusal(model: &Path, outline: &Outline, words: &str) -> Failure {
     let name = file_name(model);
     let custom: Vec<String> = outline
         .custom_operators()
