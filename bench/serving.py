@@ -57,37 +57,44 @@ class Bench:
         result["others"] = serving_process.others_busy(began, result["cpu"] + result["generator"])
         return result
 
-    def compare(self, workload, servers):
-        """Closed loops: {server: [result of each round]}."""
-        results, broken = {server: [] for server in servers}, {}
+    def one_round(self, workload, servers, results):
+        """Each server once, closed loop; appends to {server: [result of each round]}. One that does not start is left out from then on."""
+        for server in list(servers):
+            request = workload.request(server, self.args.work)
+            try:
+                running = self.start(server, workload)
+            except DidNotStart as error:
+                servers.remove(server)
+                print(f"{server}: {error}", file=sys.stderr)
+                continue
+            try:
+                workload.verify(server, running.first)
+                loaded = serving_process.memory_mib(running.leader)
+                self.generator.load(running.port, request, self.args.warm_up, workload.connections)
+                result = self.measure(running, lambda: self.generator.load(running.port, request, self.args.seconds, workload.connections))
+                results.setdefault(server, []).append({**result, "ready": running.ready, "loaded": loaded, "memory": serving_process.memory_mib(running.leader)})
+            finally:
+                running.stop()
+
+    def servers(self, workload):
+        return [server for server in self.peers.present(workload) if server in self.args.servers]
+
+    def compare(self, workload):
+        """Closed loops, printed as a table: {server: [result of each round]}."""
+        servers, results = self.servers(workload), {}
         for number in self.rounds():
-            for server in servers:
-                if server in broken:
-                    continue
-                request = workload.request(server, self.args.work)
-                try:
-                    running = self.start(server, workload)
-                except DidNotStart as error:
-                    broken[server] = str(error)
-                    print(f"{server}: {error}", file=sys.stderr)
-                    continue
-                try:
-                    workload.verify(server, running.first)
-                    loaded = serving_process.memory_mib(running.leader)
-                    self.generator.load(running.port, request, self.args.warm_up, workload.connections)
-                    result = self.measure(running, lambda: self.generator.load(running.port, request, self.args.seconds, workload.connections))
-                    results[server].append({**result, "ready": running.ready, "loaded": loaded, "memory": serving_process.memory_mib(running.leader)})
-                finally:
-                    running.stop()
+            self.one_round(workload, servers, results)
             print(f"  round {number + 1} of {self.args.rounds} done", file=sys.stderr)
-        results = {server: rounds for server, rounds in results.items() if rounds}
         self.results[workload.name] = results
+        table(self.title(workload), results, self.args.seconds)
         return results
+
+    def title(self, workload):
+        return f"{workload.title}; medians of {self.args.rounds} rounds of {self.args.seconds:g} s"
 
 
 def mlp(bench, workload):
-    results = bench.compare(workload, [s for s in bench.peers.present(workload) if s in bench.args.servers])
-    table(f"{workload.title}; medians of {bench.args.rounds} rounds of {bench.args.seconds:g} s", results, bench.args.seconds)
+    results = bench.compare(workload)
     ours, python = results.get("ortolan"), [s for s in results if s not in ("ortolan", "triton", "hello")]
     if not ours:
         return
@@ -104,8 +111,7 @@ def mlp(bench, workload):
 
 
 def text(bench, workload):
-    results = bench.compare(workload, [s for s in bench.peers.present(workload) if s in bench.args.servers])
-    table(f"{workload.title}; medians of {bench.args.rounds} rounds of {bench.args.seconds:g} s", results, bench.args.seconds)
+    results = bench.compare(workload)
     python = [s for s in results if s not in ("ortolan", "triton")]
     if "ortolan" in results and python:
         best = max(python, key=lambda s: median(results[s], "rate"))
@@ -116,20 +122,12 @@ def text(bench, workload):
 
 def beside_raw(bench, workload, wanted):
     """A workload whose measure is the raw loop on the same core, taken in turn with the servers."""
-    loops = []
-    servers = [s for s in bench.peers.present(workload) if s in bench.args.servers]
-    results = {server: [] for server in servers}
-    rounds, bench.args.rounds = bench.args.rounds, 1
-    for _ in range(rounds):
-        bench.around("begin")
+    servers, results, loops = bench.servers(workload), {}, []
+    for _ in bench.rounds():
         loops.append(workload.loop(bench.peers, workload.runs))
-        bench.around("end")
-        for server, one in bench.compare(workload, servers).items():
-            results[server] += one
-    bench.args.rounds = rounds
-    results = {server: some for server, some in results.items() if some}
+        bench.one_round(workload, servers, results)
     bench.results[workload.name] = {**results, "raw": loops}
-    table(f"{workload.title}; medians of {rounds} rounds of {bench.args.seconds:g} s", results, bench.args.seconds)
+    table(bench.title(workload), results, bench.args.seconds)
     rate = statistics.median(len(loop["runs"]) / sum(loop["runs"]) for loop in loops)
     per_cpu = statistics.median(len(loop["runs"]) / loop["cpu"] for loop in loops)
     lowest = min(len(loop["runs"]) / sum(loop["runs"]) for loop in loops)
@@ -150,7 +148,7 @@ def photograph(bench, workload):
 
 def open_loop(bench, workload):
     """70 % of what the raw loop does, Poisson arrivals, against the ideal queue with the same arrivals and the raw run times."""
-    servers = [s for s in bench.peers.present(workload) if s in bench.args.servers]
+    servers = bench.servers(workload)
     results = {name: [] for name in [*servers, "ideal FIFO queue"]}
     seconds = bench.args.open_seconds
     for number in bench.rounds():

@@ -39,7 +39,7 @@ def grpc(bench, workload):
     """Every answer's gRPC status is checked once with grpcio; h2load counts HTTP statuses."""
     values = [round(value, 4) for value in serving_workloads.random_floats(16)]
     frame = serving_workloads.grpc_request("mlp", "x", values, [1, 16])
-    servers = [server for server in bench.peers.present(workload) if server in bench.args.servers]
+    servers = bench.servers(workload)
     results = {server: [] for server in servers}
     for _ in bench.rounds():
         for server in servers:
@@ -59,7 +59,7 @@ def grpc(bench, workload):
             finally:
                 running.stop()
     bench.results[workload.name] = results
-    table(f"{workload.title}; medians of {bench.args.rounds} rounds of {bench.args.seconds:g} s", results, bench.args.seconds)
+    table(bench.title(workload), results, bench.args.seconds)
     if "ortolan" in results and "triton" in results:
         goal("requests/s against Triton", median(results["ortolan"], "rate") / median(results["triton"], "rate"), 2)
         goal("requests a CPU-second against Triton", median(results["ortolan"], "per_cpu") / median(results["triton"], "per_cpu"), 2)
@@ -67,7 +67,7 @@ def grpc(bench, workload):
 
 def start(bench, workload):
     """From the start of the process to the first answer to a real request, the model's file in the page cache."""
-    servers = [server for server in bench.peers.present(workload) if server in bench.args.servers]
+    servers = bench.servers(workload)
     times = {server: [] for server in servers}
     times["the session alone"] = []
     for _ in bench.rounds():
@@ -107,7 +107,7 @@ def memory(bench, workload):
 
 def idle(bench, workload):
     """The same open loop without and with the crowd; what the crowd costs is the difference."""
-    servers = [server for server in bench.peers.present(workload) if server in bench.args.servers]
+    servers = bench.servers(workload)
     results = {server: {"alone": [], "crowd": []} for server in servers}
     for _ in bench.rounds():
         for server in servers:

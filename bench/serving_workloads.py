@@ -145,7 +145,7 @@ def workloads(models, work, once):
     picture["loop"] = lambda peers, runs: peers.raw("photograph", efficientnet, str(photograph), str(runs))
     made = [
         Workload("mlp", "Tiny MLP, JSON, 16 connections", "mlp", servers=[*V2, *PLAIN], **tiny),
-        Workload("grpc", "Tiny MLP, gRPC with raw contents, 16 streams", "grpc", servers=["ortolan", "triton"], **tiny),
+        Workload("grpc", "Tiny MLP, gRPC with raw contents, 16 streams", "grpc", servers=["ortolan", "triton"], options=lambda port: [f"--grpc=127.0.0.1:{port + 1}"], **tiny),
         Workload("efficientnet", "EfficientNet-lite0, batch 1, binary tensors, 4 connections", "efficientnet", servers=["ortolan", "triton"], connections=4, **large),
         Workload("open", "EfficientNet-lite0 at 70 % of the raw loop, Poisson arrivals", "open", servers=["ortolan", "triton"], **large),
         Workload(
