@@ -3,7 +3,7 @@
 //!
 //! Usage: `hello ADDRESS`
 
-use std::{convert::Infallible, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -33,12 +33,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
-            let connection = http1::Builder::new();
-            // A client that breaks off is its own affair.
-            let _: Result<(), _> = connection
+            let served = http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service_fn(hello))
                 .await;
-            Ok::<(), Infallible>(())
+            // A client that breaks off is its own affair.
+            drop(served);
         });
     }
 }
