@@ -8,6 +8,7 @@ use ortolan_model::settings::{Batching, Mode};
 
 const TOOLS: &str = "Tools, asked for by the first word (a model of that name is written ./bench):
   ortolan-server inspect MODEL_URI             what is in a model
+  ortolan-server tune MODEL_URI                which sessions, threads and batches to run it with
   ortolan-server bench URL                     load, and the latency that it meets
   ortolan-server optimize MODEL_URI -o OUT     ONNX Runtime's offline optimisation
 Each has its own --help.";

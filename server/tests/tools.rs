@@ -712,3 +712,103 @@ async fn a_model_is_asked_what_it_wants_and_sent_random_tensors() {
         assert!(ended == code && line.contains(part), "{ended}: {line}");
     }
 }
+
+#[test]
+fn tune_measures_every_setting_and_advises_one() {
+    let (_dir, path) = written(&onnx::slow(128, 4));
+    let words = [
+        "tune",
+        shown(&path),
+        "--sessions",
+        "1,2",
+        "--threads",
+        "1",
+        "--batch",
+        "1,4",
+        "--rounds",
+        "2",
+        "--time",
+        "100ms",
+    ];
+    let report = told(&[&words[..], &["--json"]].concat());
+    let settings = report["settings"].as_array().unwrap();
+    let shown_as =
+        |cell: &Value| ["sessions", "threads", "batch"].map(|name| cell[name].as_u64().unwrap());
+    let tried: Vec<_> = settings.iter().map(shown_as).collect();
+    assert_eq!(tried, [[1, 1, 1], [1, 1, 4], [2, 1, 1], [2, 1, 4]]);
+    for cell in settings {
+        assert!(
+            cell["rowsPerSecond"]["median"].as_f64().unwrap() > 0.0,
+            "{cell}"
+        );
+        let (p50, tail) = (cell["p50Seconds"].as_f64(), cell["tailSeconds"].as_f64());
+        assert!(p50 > Some(0.0) && tail >= p50, "{cell}");
+        let together = cell["rowsTogether"].as_f64().unwrap();
+        assert!(
+            (1.0..=shown_as(cell)[2] as f64).contains(&together),
+            "{cell}"
+        );
+    }
+    let grouped = &settings[1]["rowsTogether"];
+    assert!(
+        grouped.as_f64().unwrap() > 2.0,
+        "rows do run together: {report}"
+    );
+    assert!(tried.contains(&shown_as(&report["knee"])), "{report}");
+    assert_eq!(report["missesGoal"], false);
+
+    let text = said(&[&words[..], &["--slo", "p99=1h"]].concat());
+    for part in [
+        "◄ knee",
+        "p99 ",
+        "server:\n  sessions: ",
+        "\n  batching:\n    maxBatchSize: ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let hopeless = said(&[&words[..], &["--slo", "p95=0.001ms"]].concat());
+    assert!(
+        hopeless.contains("no setting keeps p95 ≤ 1.00 µs"),
+        "{hopeless}"
+    );
+}
+
+#[test]
+fn tune_leaves_batches_out_where_the_graph_takes_none() {
+    let (dir, path) = written(&onnx::gather(0));
+    let data = dir.path().join("data.jsonl");
+    let row = json!({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [1]}]});
+    fs::write(&data, row.to_string()).unwrap();
+    let report = told(&[
+        "tune",
+        shown(&path),
+        "--sessions",
+        "1",
+        "--threads",
+        "1",
+        "--rounds",
+        "1",
+        "--requests",
+        "40",
+        "--data",
+        shown(&data),
+        "--json",
+    ]);
+    assert_eq!(report["batchable"], false);
+    assert!(
+        report["unasked"].as_str().unwrap().starts_with("no: "),
+        "{report}"
+    );
+    let settings = report["settings"].as_array().unwrap();
+    assert_eq!((settings.len(), &settings[0]["batch"]), (1, &json!(1)));
+    assert!(
+        report["inputs"]
+            .as_str()
+            .unwrap()
+            .contains("1 request(s) of")
+    );
+    let (code, line) = refused(&["tune", shown(&path), "--slo", "fast"]);
+    assert_eq!(code, 2, "{line}");
+    let (code, line) = refused(&["tune", shown(&path), "--shape", "x=2"]);
+    assert!(code == 40 && line.contains("expected [1]"), "{line}");
+}

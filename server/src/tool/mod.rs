@@ -1,7 +1,8 @@
-//! The tools beside the server: `ortolan-server inspect`, `bench` and `optimize`.
+//! The tools beside the server: `ortolan-server inspect`, `tune`, `bench` and `optimize`.
 //!
 //! ```text
 //!  inspect   file ─► onnx::census ─► report          (--measure: sessions, their memory)
+//!  tune      file ─► engines of all settings ─► table, knee, YAML
 //!  bench     a server's URL ─► load ─► latency percentiles
 //!  optimize  file ─► ONNX Runtime's own optimiser ─► file, and what it changed
 //! ```
@@ -28,6 +29,7 @@ pub mod process;
 pub mod source;
 pub mod stats;
 pub mod text;
+pub mod tune;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -46,6 +48,8 @@ struct Cli {
 pub enum Tool {
     /// Tell what is in a model: inputs, outputs, operators, parameters, memory, whether it can be batched.
     Inspect(inspect::Options),
+    /// Measure which sessions, threads and batch size a model runs best with on this machine.
+    Tune(tune::Options),
     /// Send load to a server and measure its latency, without leaving out the requests that had to wait.
     Bench(bench::Options),
     /// Optimise a model offline, with ONNX Runtime's own optimiser, and tell what was gained and changed.
@@ -83,7 +87,7 @@ impl Refusal {
 }
 
 /// The names that start a tool.
-const NAMES: [&str; 3] = ["inspect", "bench", "optimize"];
+const NAMES: [&str; 4] = ["inspect", "tune", "bench", "optimize"];
 
 /// Runs the tool that the arguments ask for and gives the exit code; `None` when they ask for the server.
 #[must_use]
@@ -103,6 +107,7 @@ pub fn run(arguments: &[OsString]) -> Option<u8> {
     logging::start(LogFormat::Text);
     let report = match tool {
         Tool::Inspect(options) => inspect::run(&options),
+        Tool::Tune(options) => tune::run(&options),
         Tool::Bench(options) => bench::run(&options),
         Tool::Optimize(options) => optimize::run(&options),
     };
