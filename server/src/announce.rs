@@ -1,17 +1,16 @@
 //! What a person at a terminal wants to know once the model is ready: what was found, what to try.
 
-use std::net::SocketAddr;
-
 use crate::{
     app::App,
     dtype::DataType,
     model::Model,
     options::{LogFormat, Options},
+    ports::Addresses,
     signature::{TensorSpec, show_shape},
 };
 
 /// Says that the models are ready; at a terminal's log format with all that was found.
-pub fn ready(options: &Options, address: SocketAddr, app: &App) {
+pub fn ready(options: &Options, addresses: &Addresses, app: &App) {
     let seconds = app.startup.elapsed().as_secs_f64();
     for model in app.catalog.models() {
         tracing::info!(
@@ -24,12 +23,12 @@ pub fn ready(options: &Options, address: SocketAddr, app: &App) {
             "ready after {seconds:.3} s"
         );
         if options.log_format == LogFormat::Text {
-            eprintln!("{}", summary(address, &model));
+            eprintln!("{}", summary(addresses, &model));
         }
     }
 }
 
-fn summary(address: SocketAddr, model: &Model) -> String {
+fn summary(addresses: &Addresses, model: &Model) -> String {
     let signature = &model.signature;
     let requested = model.requested.as_str();
     let active = model.active.as_str();
@@ -51,8 +50,12 @@ fn summary(address: SocketAddr, model: &Model) -> String {
         "  sessions  {}, {} thread(s) each",
         model.sessions, model.threads
     ));
-    lines.push(format!("  address   http://{address}"));
-    lines.push(format!("\n  Try:  {}\n", example(address, model)));
+    let base = format!("{}://{}", addresses.scheme(), addresses.http);
+    lines.push(format!("  address   {base}"));
+    if let Some(grpc) = addresses.grpc {
+        lines.push(format!("  gRPC      {grpc}"));
+    }
+    lines.push(format!("\n  Try:  {}\n", example(&base, model)));
     lines.join("\n")
 }
 
@@ -69,8 +72,7 @@ fn tensors(what: &str, specs: &[TensorSpec]) -> Vec<String> {
 }
 
 /// A curl line that works as it stands: small tensors written out, else the model's metadata.
-fn example(address: SocketAddr, model: &Model) -> String {
-    let base = format!("http://{address}");
+fn example(base: &str, model: &Model) -> String {
     if model.pipeline.is_some() {
         return format!(
             "curl --data-binary @photo.jpg {base}/predict/{}",

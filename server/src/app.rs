@@ -5,7 +5,20 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use tokio::sync::watch;
+
 use crate::{catalog::Catalog, metrics::Metrics, startup::Startup};
+
+/// How far the app's end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not begun.
+    Open,
+    /// Clients are asked to go elsewhere, and served.
+    Draining,
+    /// No new client is taken.
+    Closed,
+}
 
 /// Shared by all connections.
 pub struct App {
@@ -17,7 +30,9 @@ pub struct App {
     pub max_body: usize,
     /// The counters.
     pub metrics: Metrics,
+    /// The same as the phase, for each answer to look at without a lock.
     draining: AtomicBool,
+    phase: watch::Sender<Phase>,
 }
 
 impl App {
@@ -30,12 +45,32 @@ impl App {
             max_body,
             metrics: Metrics::default(),
             draining: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Open),
         }
     }
 
     /// From now on every answer closes its connection.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.phase.send_if_modified(|phase| {
+            let is_open = *phase == Phase::Open;
+            if is_open {
+                *phase = Phase::Draining;
+            }
+            is_open
+        });
+    }
+
+    /// From now on no connection is taken, and those that there are end with what they are answering.
+    pub fn close(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Closed);
+    }
+
+    /// How far the end is, now and from now on.
+    #[must_use]
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
     }
 
     /// Whether `drain` was called.

@@ -58,6 +58,37 @@ pub struct Options {
     )]
     pub http: SocketAddr,
 
+    /// An address for gRPC alone; the address of --http answers gRPC in any case.
+    #[arg(long, value_name = "ADDR", env = "ORTOLAN_GRPC")]
+    pub grpc: Option<SocketAddr>,
+
+    /// Serve with TLS: the certificate in PEM, then those that signed it. Read again when it changes.
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "tls_key",
+        env = "ORTOLAN_TLS_CERT"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key in PEM.
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "tls_cert",
+        env = "ORTOLAN_TLS_KEY"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Let only clients in that have a certificate signed by one of these, in PEM.
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "tls_cert",
+        env = "ORTOLAN_TLS_CLIENT_CA"
+    )]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// How many sessions run beside each other; auto takes the container's CPU quota.
     #[arg(
         long,

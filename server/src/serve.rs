@@ -11,9 +11,9 @@ use tokio::{task::spawn_blocking, time::timeout};
 use crate::{
     announce,
     app::App,
-    http::{self, listen},
     model::{Identity, Model, Settings},
     options::Options,
+    ports::Ports,
     runtime,
     signals::{Signal, Signals},
 };
@@ -26,9 +26,8 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let uri: ModelUri = options.uri.parse()?;
     let name = model_name(&options, &uri)?;
-    let listener = listen::bind(options.http).await?;
-    // Port 0 asks for any free one: say which it is.
-    let address = listener.local_addr().unwrap_or(options.http);
+    let ports = Ports::bind(&options).await?;
+    let addresses = ports.addresses()?;
     let app = Arc::new(App::new(options.max_body_bytes));
     let identity = Identity {
         name,
@@ -36,10 +35,14 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     };
     app.catalog
         .expect(&identity.name, &identity.version, &app.startup);
-    let (close, closed) = tokio::sync::oneshot::channel();
-    let router = http::router(Arc::clone(&app));
-    let connections = tokio::spawn(listen::serve(listener, router, Arc::clone(&app), closed));
-    tracing::info!("listening on http://{address}, loading {uri}");
+    let connections = ports.serve(&app)?;
+    let (scheme, address) = (addresses.scheme(), addresses.http);
+    match addresses.grpc {
+        Some(grpc) => {
+            tracing::info!("listening on {scheme}://{address}, gRPC on {grpc}, loading {uri}")
+        }
+        None => tracing::info!("listening on {scheme}://{address}, loading {uri}"),
+    }
     tokio::select! {
         loaded = load(&options, identity, uri, &app) => loaded?,
         signal = signals.next() => {
@@ -47,9 +50,9 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    announce::ready(&options, address, &app);
+    announce::ready(&options, &addresses, &app);
     let signal = signals.next().await;
-    drain(&options, &app, signal, &mut signals, close, connections).await;
+    drain(&options, &app, signal, &mut signals, connections).await;
     Ok(())
 }
 
@@ -169,7 +172,6 @@ async fn drain(
     app: &App,
     signal: Signal,
     signals: &mut Signals,
-    close: tokio::sync::oneshot::Sender<()>,
     mut connections: tokio::task::JoinHandle<()>,
 ) {
     app.drain();
@@ -188,7 +190,7 @@ async fn drain(
         "the port is closed; finishing what is queued, at most {:?}",
         options.grace
     );
-    let _ = close.send(());
+    app.close();
     let finished = tokio::select! {
         finished = timeout(options.grace, &mut connections) => finished.is_ok(),
         () = signals.interrupt() => false,

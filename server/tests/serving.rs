@@ -16,7 +16,7 @@ use std::{
 
 use prost::Message;
 use serde_json::{Value, json};
-use support::{Server, onnx};
+use support::{Server, onnx, wait_for_metric};
 
 fn row(n: usize, value: f32) -> Value {
     json!({ "inputs": [{ "name": "x", "datatype": "FP32", "shape": [1, n], "data": vec![value; n] }] })
@@ -151,24 +151,6 @@ async fn a_body_over_the_limit_is_413_and_the_next_request_is_served() {
         "{sentence}"
     );
     assert_eq!(server.infer(&row(2, 1.0)).await.0, 200);
-}
-
-#[tokio::test]
-async fn compressed_and_binary_bodies_are_415() {
-    let server = Server::start(&onnx::identity(onnx::FLOAT, &[-1, 2]), &[]).await;
-    for (header, value) in [
-        ("content-encoding", "gzip"),
-        ("inference-header-content-length", "10"),
-    ] {
-        let response = reqwest::Client::new()
-            .post(server.url("/v2/models/m/infer"))
-            .header(header, value)
-            .body("{}")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(response.status(), 415, "{header}");
-    }
 }
 
 #[tokio::test]
@@ -398,20 +380,6 @@ async fn what_runs_at_the_end_of_the_grace_period_is_stopped() {
         server.log()
     );
     assert!(start.elapsed() < Duration::from_secs(3));
-}
-
-async fn wait_for_metric(server: &Server, line: &str) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !server
-        .get("/metrics")
-        .await
-        .1
-        .as_str()
-        .unwrap()
-        .contains(line)
-    {
-        assert!(Instant::now() < deadline, "no {line}");
-    }
 }
 
 #[tokio::test]

@@ -2,20 +2,31 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 
-use super::error::ApiError;
+use super::{
+    coding::{self, Coding},
+    error::ApiError,
+};
 
 /// A client that sends nothing for so long has gone.
-const STALL: Duration = Duration::from_secs(30);
+pub const STALL: Duration = Duration::from_secs(30);
 /// What of an oversized body is read and thrown away before the answer: a client that still writes would
 /// see a reset connection instead of the sentence.
 const DISCARD: usize = 1 << 30;
 
+/// The whole body of a request, unpacked if it is packed; neither is larger than `limit`.
+pub async fn receive(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
+    let coding = Coding::of_request(request.headers())?;
+    let body = read(request.into_body(), limit).await?;
+    coding::unpacked(coding, body, limit).await
+}
+
 /// The whole body.
-pub async fn read(mut body: axum::body::Body, limit: usize) -> Result<Bytes, ApiError> {
+async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     use http_body::Body as _;
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
@@ -41,7 +52,7 @@ pub async fn read(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Api
     Ok(whole.freeze())
 }
 
-async fn part(body: &mut axum::body::Body) -> Result<Option<Bytes>, ApiError> {
+async fn part(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
     loop {
         let frame = tokio::time::timeout(STALL, body.frame())
             .await
@@ -64,7 +75,7 @@ async fn part(body: &mut axum::body::Body) -> Result<Option<Bytes>, ApiError> {
     }
 }
 
-async fn discard(body: &mut axum::body::Body) {
+async fn discard(body: &mut Body) {
     let mut left = DISCARD;
     while let Ok(Some(bytes)) = part(body).await {
         if bytes.len() > left {
@@ -86,7 +97,6 @@ fn too_large(announced: Option<u64>, limit: usize) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use futures::{StreamExt, stream};
 
     use super::*;

@@ -16,15 +16,22 @@ use axum::{
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 
 use self::error::ApiError;
-use crate::{app::App, catalog::FindError, metrics::Protocol, model::Model};
+use crate::{app::App, catalog::FindError, grpc::Arrived, metrics::Protocol, model::Model};
 
 mod body;
+pub mod coding;
+pub mod dispatch;
 pub mod error;
 pub mod listen;
+mod object;
 mod operations;
+mod patience;
 mod raw;
+pub mod request_id;
+pub mod tls;
 mod v1;
 mod v2;
+mod wire;
 
 type Shared = State<Arc<App>>;
 type Answer = Result<Response, ApiError>;
@@ -37,30 +44,35 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/healthz/live", get(operations::live))
         .route("/healthz/ready", get(operations::ready))
         .route("/healthz/startup", get(operations::startup))
-        .route("/v2", get(server_metadata))
-        .route("/v2/", get(server_metadata))
+        .route("/v2", get(v2::server_metadata))
+        .route("/v2/", get(v2::server_metadata))
         .route("/v2/health/live", get(operations::live_v2))
         .route("/v2/health/ready", get(operations::ready_v2))
-        .route("/v2/models/{model}", get(model_metadata))
-        .route(
-            "/v2/models/{model}/versions/{version}",
-            get(version_metadata),
-        )
-        .route("/v2/models/{model}/ready", get(model_ready))
-        .route(
-            "/v2/models/{model}/versions/{version}/ready",
-            get(version_ready),
-        )
-        .route("/v2/models/{model}/infer", post(infer))
-        .route(
-            "/v2/models/{model}/versions/{version}/infer",
-            post(infer_version),
-        )
+        .merge(models_v2())
         .route("/v1/models/{model}", get(v1_status).post(v1_predict))
         .route("/predict/{model}", post(predict))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
+}
+
+fn models_v2() -> Router<Arc<App>> {
+    const MODEL: &str = "/v2/models/{model}";
+    const VERSION: &str = "/v2/models/{model}/versions/{version}";
+    let below = |base: &str, path: &str| format!("{base}/{path}");
+    Router::new()
+        .route(MODEL, get(v2::model_metadata))
+        .route(VERSION, get(v2::version_metadata))
+        .route(&below(MODEL, "ready"), get(v2::model_ready))
+        .route(&below(VERSION, "ready"), get(v2::version_ready))
+        .route(&below(MODEL, "config"), get(v2::model_config))
+        .route(&below(VERSION, "config"), get(v2::version_config))
+        .route("/v2/models/stats", get(v2::all_statistics))
+        .route(&below(MODEL, "stats"), get(v2::model_statistics))
+        .route(&below(VERSION, "stats"), get(v2::version_statistics))
+        .route(&below(MODEL, "infer"), post(v2::infer))
+        .route(&below(VERSION, "infer"), post(v2::infer_version))
+        .route("/v2/repository/index", post(v2::index))
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {
@@ -84,6 +96,12 @@ fn json(body: impl Into<Body>) -> Response {
     response
 }
 
+/// When a request's head arrived.
+fn arrived(request: &Request<Body>) -> Instant {
+    let arrived = request.extensions().get::<Arrived>();
+    arrived.map_or_else(Instant::now, |arrived| arrived.0)
+}
+
 /// Counts and times a prediction. Names that are not ours are counted together.
 async fn counted(
     app: &App,
@@ -104,81 +122,6 @@ async fn counted(
     drop(guard);
     meter.answered(protocol, response.status().as_u16(), start.elapsed());
     response
-}
-
-async fn server_metadata() -> Response {
-    json(v2::server_metadata().to_string())
-}
-
-async fn model_metadata(State(app): Shared, Path(model): Path<String>) -> Answer {
-    let model = app.catalog.find(&model, None)?;
-    Ok(json(v2::model_metadata(&app, &model).to_string()))
-}
-
-async fn version_metadata(
-    State(app): Shared,
-    Path((model, version)): Path<(String, String)>,
-) -> Answer {
-    let model = app.catalog.find(&model, Some(&version))?;
-    Ok(json(v2::model_metadata(&app, &model).to_string()))
-}
-
-async fn model_ready(State(app): Shared, Path(model): Path<String>) -> Answer {
-    app.catalog.find(&model, None)?;
-    Ok(ready_answer(&model))
-}
-
-async fn version_ready(
-    State(app): Shared,
-    Path((model, version)): Path<(String, String)>,
-) -> Answer {
-    app.catalog.find(&model, Some(&version))?;
-    Ok(ready_answer(&model))
-}
-
-fn ready_answer(name: &str) -> Response {
-    json(serde_json::json!({ "name": name, "ready": true }).to_string())
-}
-
-async fn infer(State(app): Shared, Path(model): Path<String>, request: Request<Body>) -> Response {
-    let found = app.catalog.find(&model, None);
-    let work = |model| infer_any(&app, model, request);
-    counted(&app, Protocol::V2, found, work).await
-}
-
-async fn infer_version(
-    State(app): Shared,
-    Path((model, version)): Path<(String, String)>,
-    request: Request<Body>,
-) -> Response {
-    let found = app.catalog.find(&model, Some(&version));
-    let work = |model| infer_any(&app, model, request);
-    counted(&app, Protocol::V2, found, work).await
-}
-
-async fn infer_any(app: &App, model: Arc<Model>, request: Request<Body>) -> Answer {
-    refuse_encodings(&request)?;
-    if request
-        .headers()
-        .contains_key("inference-header-content-length")
-    {
-        return Err(ApiError::unsupported(
-            "binary tensor data is not read here; send the tensors as JSON, without the header \
-             Inference-Header-Content-Length",
-        ));
-    }
-    let body = body::read(request.into_body(), app.max_body).await?;
-    Ok(json(v2::infer(app, &model, &body).await?))
-}
-
-/// Compressed bodies are not unpacked: say so instead of calling them malformed.
-fn refuse_encodings(request: &Request<Body>) -> Result<(), ApiError> {
-    match request.headers().get(header::CONTENT_ENCODING) {
-        Some(encoding) if encoding != "identity" => Err(ApiError::unsupported(format!(
-            "the body has the content encoding {encoding:?}; send it as it is"
-        ))),
-        _ => Ok(()),
-    }
 }
 
 async fn v1_status(State(app): Shared, Path(model): Path<String>) -> Answer {
@@ -206,8 +149,7 @@ async fn v1_predict(
     }
     let found = app.catalog.find(model, None);
     let work = async |model: Arc<Model>| {
-        refuse_encodings(&request)?;
-        let body = body::read(request.into_body(), app.max_body).await?;
+        let body = body::receive(request, app.max_body).await?;
         Ok(json(v1::predict(&app, &model, &body).await?))
     };
     counted(&app, Protocol::V1, found, work).await
@@ -220,11 +162,10 @@ async fn predict(
 ) -> Response {
     let found = app.catalog.find(&model, None);
     let work = async |model: Arc<Model>| {
-        refuse_encodings(&request)?;
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
         let kind = kind.as_ref().map(|kind| kind.to_str().unwrap_or_default());
         raw::check_kind(&model, kind)?;
-        let body = body::read(request.into_body(), app.max_body).await?;
+        let body = body::receive(request, app.max_body).await?;
         Ok(json(raw::predict(&app, &model, kind, body).await?))
     };
     counted(&app, Protocol::Raw, found, work).await

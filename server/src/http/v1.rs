@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Instant};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
-use super::{error::ApiError, v2::object};
+use super::{error::ApiError, object};
 use crate::{
     app::App,
     infer::{self, Outcome, Request},
@@ -48,7 +48,7 @@ pub(super) async fn predict(app: &App, model: &Model, body: &[u8]) -> Result<Vec
 }
 
 fn parse(body: &[u8], signature: &Signature) -> Result<Vec<Option<Tensor>>, ApiError> {
-    let request: PredictRequest<'_> = object(body)?;
+    let request: PredictRequest<'_> = object::read(body)?;
     let Some(instances) = request.instances else {
         return Err(ApiError::bad(
             "the body has no \"instances\"; expected {\"instances\": [...]}, one row each",

@@ -34,22 +34,26 @@ pub enum Protocol {
     V1,
     /// `/predict/{m}`.
     Raw,
+    /// `ModelInfer` and each request of `ModelStreamInfer`. Its codes are gRPC's.
+    Grpc,
 }
 
 impl Protocol {
-    const ALL: [Self; 3] = [Self::V2, Self::V1, Self::Raw];
+    const ALL: [Self; 4] = [Self::V2, Self::V1, Self::Raw, Self::Grpc];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::V2 => "v2",
             Self::V1 => "v1",
             Self::Raw => "raw",
+            Self::Grpc => "grpc",
         }
     }
 
     const fn is_success(self, code: u16) -> bool {
         match self {
             Self::V2 | Self::V1 | Self::Raw => code < 400,
+            Self::Grpc => code == 0,
         }
     }
 }
@@ -222,7 +226,9 @@ fn labels(model: &str, version: &str) -> ModelLabels {
 }
 
 /// The codes that are counted without a lock; others are looked up.
-const CODES: [u16; 12] = [200, 400, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504];
+const CODES: [u16; 13] = [
+    0, 200, 400, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504,
+];
 
 /// The counters of one version of one model.
 pub struct Meter {

@@ -31,7 +31,7 @@ pub struct Ended {
     pub stderr: String,
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -71,6 +71,32 @@ impl Server {
     }
 
     pub async fn start_in(dir: TempDir, path: &Path, options: &[&str]) -> Self {
+        let mut server = Self::spawn(dir, path, options);
+        server.wait_until_ready().await;
+        server
+    }
+
+    /// Serves with certificates: ready when its log says so.
+    pub async fn start_with_tls(model: &onnx::Model, options: &[&str]) -> Self {
+        let (dir, path) = written(model);
+        let mut server = Self::spawn(dir, &path, options);
+        server.base = server.base.replace("http:", "https:");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !server.log().contains("ready after") {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("the server ended with {status}: {}", server.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not ready in time: {}",
+                server.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        server
+    }
+
+    fn spawn(dir: TempDir, path: &Path, options: &[&str]) -> Self {
         let port = free_port();
         let options = [&["--name", "m"], options].concat();
         let log = fs::File::create(dir.path().join("log")).unwrap();
@@ -78,13 +104,11 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Self {
+        Self {
             base: format!("http://127.0.0.1:{port}"),
             child,
             _dir: dir,
-        };
-        server.wait_until_ready().await;
-        server
+        }
     }
 
     async fn wait_until_ready(&mut self) {
@@ -154,6 +178,18 @@ impl Server {
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Waits until `/metrics` has the line.
+pub async fn wait_for_metric(server: &Server, line: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let (_, metrics) = server.get("/metrics").await;
+        if metrics.as_str().unwrap().contains(line) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no {line}");
     }
 }
 

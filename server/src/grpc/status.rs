@@ -1,0 +1,58 @@
+//! Which gRPC status an error has.
+//!
+//! | what | code |
+//! |---|---|
+//! | unknown model or version | NOT_FOUND |
+//! | a model that is not ready, a server that shuts down | UNAVAILABLE |
+//! | a request that does not fit the model | INVALID_ARGUMENT |
+//! | a full queue, a message over the limit | RESOURCE_EXHAUSTED |
+//! | a deadline that passed | DEADLINE_EXCEEDED |
+//! | our fault, or ONNX Runtime's | INTERNAL |
+
+use tonic::{
+    Code, Status,
+    metadata::{MetadataMap, MetadataValue},
+};
+
+use crate::{catalog::FindError, infer::RunError, output::Unreadable};
+
+/// Milliseconds until a client that retries by itself may try again: a queue empties in less.
+const PUSHBACK: &str = "1000";
+
+/// A request that does not fit.
+pub(super) fn bad(sentence: impl Into<String>) -> Status {
+    Status::invalid_argument(sentence)
+}
+
+/// No model for a request.
+pub(super) fn not_found(error: &FindError) -> Status {
+    let code = match error {
+        FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => Code::NotFound,
+        FindError::NotReady { .. } | FindError::Failed { .. } => Code::Unavailable,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// No outputs for a request.
+pub(super) fn not_run(error: &RunError) -> Status {
+    let code = match error {
+        RunError::Busy { .. } => {
+            let mut metadata = MetadataMap::new();
+            metadata.insert(
+                "grpc-retry-pushback-ms",
+                MetadataValue::from_static(PUSHBACK),
+            );
+            return Status::with_metadata(Code::ResourceExhausted, error.to_string(), metadata);
+        }
+        RunError::Stopping => Code::Unavailable,
+        RunError::Deadline => Code::DeadlineExceeded,
+        RunError::Refused(_) | RunError::TooManyRows { .. } => Code::InvalidArgument,
+        RunError::Failed(_) | RunError::Overrun { .. } | RunError::Panicked => Code::Internal,
+    };
+    Status::new(code, error.to_string())
+}
+
+/// An output that cannot be read.
+pub(super) fn unreadable(name: &str, error: &Unreadable) -> Status {
+    Status::internal(format!("output {name:?}: {error}"))
+}
