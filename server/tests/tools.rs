@@ -595,7 +595,10 @@ async fn errors_are_counted_by_their_code_and_have_no_latency() {
     )
     .await;
     assert_eq!(report["endings"], json!({"HTTP 200": 30, "HTTP 503": 10}));
-    assert_eq!(report["successes"], 30);
+    assert_eq!(
+        (&report["successes"], &report["reconnects"]),
+        (&json!(30), &json!(0))
+    );
     assert!(millis(&report, "p90") < 120.0, "{report}");
     let words: BTreeMap<String, String> = serde_json::from_value(report["errors"].clone()).unwrap();
     assert!(words["HTTP 503"].contains("no"), "{words:?}");
@@ -811,4 +814,74 @@ fn tune_leaves_batches_out_where_the_graph_takes_none() {
     assert_eq!(code, 2, "{line}");
     let (code, line) = refused(&["tune", shown(&path), "--shape", "x=2"]);
     assert!(code == 40 && line.contains("expected [1]"), "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpc_is_measured_like_http() {
+    let server = Server::start(&onnx::sum_and_difference(), &["--sessions", "1"]).await;
+    let words = [
+        "--grpc",
+        "--model",
+        "m",
+        "--batch",
+        "2",
+        "--warm-up",
+        "0",
+        "--requests",
+        "40",
+    ];
+    let closed = [&words[..], &["--concurrency", "4", "--streams", "2"]].concat();
+    let report = bench(&server.base, &closed).await;
+    assert_eq!(report["endings"], json!({"gRPC 0": 40}), "{report}");
+    assert!(
+        report["requests"]
+            .as_str()
+            .unwrap()
+            .contains("b FP32 [2,2] as raw tensors"),
+        "{report}"
+    );
+    assert!(
+        report["answerBytesPerSecond"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+    let open = bench(&server.base, &[&words[..], &["--rate", "400"]].concat()).await;
+    assert_eq!(open["successes"], 40, "{open}");
+    assert_eq!(open["latency"]["countedFrom"], "due");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // ModelReadyRequest { name: "m" } is the same three bytes in every version of the protocol.
+    fs::write(file.path(), b"\x0a\x01m").unwrap();
+    let ready = "/inference.GRPCInferenceService/ModelReady";
+    let own = bench(
+        &server.base,
+        &[
+            "--grpc",
+            "--body",
+            shown(file.path()),
+            "--path",
+            ready,
+            "--requests",
+            "5",
+            "--warm-up",
+            "0",
+        ],
+    )
+    .await;
+    assert_eq!(own["successes"], 5, "{own}");
+
+    let base = server.base.clone();
+    tokio::task::spawn_blocking(move || {
+        for (more, part) in [
+            (&["--model", "other"][..], "code 5: "),
+            (&["--body", "/no/file"], "cannot be read"),
+        ] {
+            let (code, line) = refused(&[&["bench", base.as_str(), "--grpc"], more].concat());
+            assert!(
+                (40..=41).contains(&code) && line.contains(part),
+                "{code}: {line}"
+            );
+        }
+    })
+    .await
+    .unwrap();
 }

@@ -1,6 +1,6 @@
 //! `ortolan-server bench`: sends load to a server and tells its latency.
 //!
-//! Any server of the Open Inference Protocol V2 over HTTP/1.1, or any path that takes a body. Sends to the one address
+//! Any server of the Open Inference Protocol V2, over HTTP/1.1 or gRPC, or any path that takes a body. Sends to the one address
 //! that the URL names and nowhere else. One thread; its own CPU time is told beside the server's.
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
@@ -15,7 +15,9 @@ use crate::options::parse_duration;
 
 mod address;
 pub mod arrivals;
+mod calls;
 mod client;
+pub mod grpc;
 pub mod http;
 pub mod load;
 mod render;
@@ -82,6 +84,14 @@ pub struct Options {
     #[arg(long, conflicts_with = "bodies")]
     pub binary: bool,
 
+    /// Send V2 inference requests over gRPC; with --body the file's bytes are the message.
+    #[arg(long, conflicts_with = "binary")]
+    pub grpc: bool,
+
+    /// gRPC: requests under way that share a connection.
+    #[arg(long, value_name = "N", default_value = "1", requires = "grpc", value_parser = connections())]
+    pub streams: u32,
+
     /// Rows in a request: the first dimension of every input.
     #[arg(long, value_name = "N", conflicts_with_all = ["bodies", "data"], value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: Option<u32>,
@@ -98,7 +108,8 @@ pub struct Options {
     #[arg(long, value_name = "T", default_value = "application/json")]
     pub content_type: String,
 
-    /// The path to send to [default: /v2/models/NAME/infer, for --body /predict/NAME].
+    /// The path to send to [default: /v2/models/NAME/infer, for --body /predict/NAME; the method of a
+    /// gRPC call].
     #[arg(long, value_name = "PATH")]
     pub path: Option<String>,
 
@@ -194,6 +205,7 @@ async fn measure(options: &Options) -> Result<Report, Refusal> {
     let requests = request::make(options, &base).await?;
     let target = Rc::new(Target {
         address: base.address,
+        wire: requests.wire.clone(),
         requests: requests.whole.clone(),
     });
     knock(options, &target, &requests.line).await?;
@@ -240,6 +252,9 @@ async fn measure(options: &Options) -> Result<Report, Refusal> {
     Ok(Report::new(plan, &requests, &tally, took, own, server))
 }
 
+const DEADLINE_EXCEEDED: i32 = 4;
+const RESOURCE_EXHAUSTED: i32 = 8;
+
 /// One request beforehand: a wrong path, model or body shows before anything is measured.
 async fn knock(options: &Options, target: &Target, line: &str) -> Result<(), Refusal> {
     let mut client = client::Client::new(target);
@@ -253,12 +268,15 @@ async fn knock(options: &Options, target: &Target, line: &str) -> Result<(), Ref
     match ended.ending {
         // Too many requests, or one that took too long, is a matter of load: measure it.
         Ending::Http(408 | 429) => Ok(()),
-        Ending::Http(300..=499) | Ending::Broken(_) => Err(Refusal::Target(format!(
-            "{line}: the first request got {}{}{}",
-            ended.ending,
-            if ended.words.is_empty() { "" } else { ": " },
-            ended.words
-        ))),
+        Ending::Grpc(RESOURCE_EXHAUSTED | DEADLINE_EXCEEDED) => Ok(()),
+        Ending::Http(300..=499) | Ending::Broken(_) | Ending::Grpc(1..) => {
+            Err(Refusal::Target(format!(
+                "{line}: the first request got {}{}{}",
+                ended.ending,
+                if ended.words.is_empty() { "" } else { ": " },
+                ended.words
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -123,7 +123,7 @@ impl Run {
         let ended = match timeout(self.plan.timeout, client.exchange(&self.target, body)).await {
             Ok(ended) => ended,
             Err(_) => {
-                client.close();
+                client.give_up();
                 broken(Broken::Timeout)
             }
         };
@@ -145,6 +145,7 @@ pub fn broken(broken: Broken) -> Ended {
         ending: Ending::Broken(broken),
         bytes: 0,
         words: String::new(),
+        connected: false,
     }
 }
 
@@ -160,13 +161,7 @@ pub async fn run(
         Loop::Open { connections, .. } => connections,
         Loop::Closed { concurrency } => concurrency,
     };
-    // Connections are opened beforehand, so that no request pays for one.
-    let mut ready = Vec::new();
-    for _ in 0..clients {
-        let mut client = Client::new(&target);
-        client.open().await;
-        ready.push(client);
-    }
+    let ready = target.clients(clients).await;
     let run = Rc::new(Run::new(target, plan));
     let begins = run.counts_from.into();
     let watch = spawn_local(async move {

@@ -49,6 +49,8 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<Waiting>,
     answer_bytes_per_second: f64,
+    /// Requests that had to open a connection first: the server had closed theirs.
+    reconnects: u64,
     cpu: Cpu,
     /// What the reader must know to trust the figures.
     warnings: Vec<String>,
@@ -146,6 +148,7 @@ impl Report {
             warnings: warnings(tally, &cpu, seconds, waiting.as_ref(), &latency),
             latency,
             waiting,
+            reconnects: tally.connected,
             answer_bytes_per_second: tally.received as f64 / seconds,
             cpu,
         }
@@ -191,6 +194,12 @@ fn warnings(
         warnings.push(format!(
             "{} requests failed; the latencies are those of the others",
             text::count(failed)
+        ));
+    }
+    if tally.connected > 0 {
+        warnings.push(format!(
+            "the server closed connections: {} requests had to open one, which is in their latency",
+            text::count(tally.connected)
         ));
     }
     let busy = cpu.own_seconds / seconds;

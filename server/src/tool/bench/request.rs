@@ -3,11 +3,12 @@
 
 use std::{fmt::Write as _, fs, path::PathBuf};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::{Options, address::Base, http::Connection};
+use super::{Options, address::Base, calls, client::Wire, http::Connection};
 use crate::{
     dtype::DataType,
     tensor::{Elements, Tensor, View},
@@ -25,10 +26,12 @@ const MOST_BYTES: usize = 64 << 20;
 const METADATA: usize = 4 << 20;
 
 /// Requests, ready to be sent.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Requests {
-    /// Heads and bodies.
-    pub whole: Vec<Vec<u8>>,
+    /// HTTP/1.1, or gRPC with the head of its calls.
+    pub wire: Wire,
+    /// As they go on the wire: heads and bodies, or framed messages.
+    pub whole: Vec<Bytes>,
     /// `POST /v2/models/m/infer`
     pub line: String,
     /// What they hold, for the report.
@@ -45,6 +48,9 @@ struct Body {
 
 /// Makes the requests; may ask the server for the model's metadata.
 pub async fn make(options: &Options, base: &Base) -> Result<Requests, Refusal> {
+    if options.grpc {
+        return calls::make(options, base).await;
+    }
     let (path, bodies, words) = if options.bodies.is_empty() {
         infer(options, base).await?
     } else {
@@ -53,9 +59,10 @@ pub async fn make(options: &Options, base: &Base) -> Result<Requests, Refusal> {
     let path = format!("{}{path}", base.prefix);
     let whole: Result<Vec<_>, _> = bodies
         .iter()
-        .map(|body| assemble("POST", &path, base, body, &options.headers))
+        .map(|body| assemble("POST", &path, base, body, &options.headers).map(Bytes::from))
         .collect();
     Ok(Requests {
+        wire: Wire::Http,
         whole: whole?,
         line: format!("POST http://{}{path}", base.host),
         words,
@@ -199,15 +206,16 @@ fn json_body(bytes: Vec<u8>) -> Body {
 
 /// What a model says of its inputs.
 #[derive(Debug, Deserialize)]
-struct Metadata {
-    inputs: Vec<Input>,
+pub(super) struct Metadata {
+    pub inputs: Vec<Input>,
 }
 
+/// One of them.
 #[derive(Debug, Deserialize)]
-struct Input {
-    name: String,
-    datatype: String,
-    shape: Vec<i64>,
+pub(super) struct Input {
+    pub name: String,
+    pub datatype: String,
+    pub shape: Vec<i64>,
 }
 
 async fn metadata(base: &Base, path: &str, options: &Options) -> Result<Metadata, Refusal> {
@@ -244,7 +252,10 @@ async fn metadata(base: &Base, path: &str, options: &Options) -> Result<Metadata
 }
 
 /// Random tensors as the metadata wants them.
-fn random(metadata: &Metadata, options: &Options) -> Result<(Vec<Feed>, String), Refusal> {
+pub(super) fn random(
+    metadata: &Metadata,
+    options: &Options,
+) -> Result<(Vec<Feed>, String), Refusal> {
     let mut wanted = Vec::new();
     for input in &metadata.inputs {
         let datatype = DataType::from_name(&input.datatype).ok_or_else(|| {

@@ -51,6 +51,8 @@ pub struct Ended {
     pub bytes: u64,
     /// The beginning of what an error says.
     pub words: String,
+    /// It had to open a connection first.
+    pub connected: bool,
 }
 
 /// Everything that was counted while it was measured.
@@ -66,6 +68,8 @@ pub struct Tally {
     pub words: BTreeMap<Ending, String>,
     /// Bytes of all answers.
     pub received: u64,
+    /// Requests that had to open a connection first.
+    pub connected: u64,
     /// Requests that were due while every connection was busy.
     pub waited: u64,
     /// The most requests that waited at once.
@@ -90,6 +94,7 @@ impl Default for Tally {
             endings: BTreeMap::new(),
             words: BTreeMap::new(),
             received: 0,
+            connected: 0,
             waited: 0,
             longest_wait: 0,
             never_sent: 0,
@@ -104,6 +109,7 @@ impl Tally {
     pub fn record(&mut self, due: Instant, now: Instant, ended: Ended) {
         *self.endings.entry(ended.ending).or_default() += 1;
         self.received += ended.bytes;
+        self.connected += u64::from(ended.connected);
         self.last = self.last.max(Some(now));
         if ended.ending.is_success() {
             self.latency
@@ -150,6 +156,7 @@ mod tests {
             ending,
             bytes: 10,
             words: format!("{ending}!"),
+            connected: false,
         }
     }
 
