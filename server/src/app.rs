@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::sync::watch;
 
-use crate::{catalog::Catalog, metrics::Metrics, startup::Startup};
+use crate::{cache::ResponseCache, catalog::Catalog, metrics::Metrics, startup::Startup};
 
 /// How far the app's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct App {
     pub startup: Arc<Startup>,
     /// The largest body that is read.
     pub max_body: usize,
+    /// Answers that are kept, if any are to be.
+    pub cache: Option<ResponseCache>,
     /// The counters.
     pub metrics: Metrics,
     /// The same as the phase, for each answer to look at without a lock.
@@ -36,13 +38,14 @@ pub struct App {
 }
 
 impl App {
-    /// Nothing loaded yet.
+    /// Nothing loaded yet, no answers kept.
     #[must_use]
     pub fn new(max_body: usize) -> Self {
         Self {
             catalog: Catalog::default(),
             startup: Arc::default(),
             max_body,
+            cache: None,
             metrics: Metrics::default(),
             draining: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     app::App,
+    cache::Key,
     metrics::Rejection,
     model::Model,
     output::{Output, Unreadable},
@@ -46,7 +47,8 @@ pub struct Outcome {
     pub queued: Duration,
     /// Inside ONNX Runtime; a batch's time for each of its requests.
     pub ran: Duration,
-    /// How many rows ran together; 1 when the model has no batch dimension.
+    /// How many rows ran together; 1 when the model has no batch dimension, 0 when nothing ran because the
+    /// answer was kept.
     pub batch: usize,
 }
 
@@ -99,13 +101,34 @@ impl From<Unreadable> for RunError {
 }
 
 /// Checks a request against the model, queues it, waits for its answer and counts what came of it.
-pub async fn run(_app: &App, model: &Model, mut request: Request) -> Result<Outcome, RunError> {
+pub async fn run(app: &App, model: &Model, request: Request) -> Result<Outcome, RunError> {
     model.signature.check(&request).map_err(RunError::Refused)?;
     if let (Some(limit), Some(rows)) = (model.max_rows, model.signature.rows(&request))
         && rows > limit
     {
         return Err(RunError::TooManyRows { rows, limit });
     }
+    let (Some(cache), Some(load)) = (&app.cache, model.load) else {
+        return compute(model, request).await;
+    };
+    let start = Instant::now();
+    let key = Key::of(load, &request);
+    let found = cache.find(&key);
+    model.meter.looked_up(found.is_some(), start.elapsed());
+    if let Some(outputs) = found {
+        return Ok(Outcome {
+            outputs,
+            queued: Duration::ZERO,
+            ran: Duration::ZERO,
+            batch: 0,
+        });
+    }
+    let outcome = compute(model, request).await?;
+    cache.keep(key, &outcome.outputs)?;
+    Ok(outcome)
+}
+
+async fn compute(model: &Model, mut request: Request) -> Result<Outcome, RunError> {
     if request.deadline.is_none() {
         request.deadline = model.timeout.map(|timeout| Instant::now() + timeout);
     }

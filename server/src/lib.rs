@@ -13,6 +13,7 @@ pub mod announce;
 pub mod app;
 pub mod batch;
 pub mod binary;
+pub mod cache;
 pub mod catalog;
 pub mod classes;
 pub mod cpu;

@@ -17,6 +17,7 @@ use ortolan_model::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    cache::Load,
     cpu,
     engine::{Cold, Engine, Plan, warm_up_inputs},
     metrics::Meter,
@@ -27,8 +28,14 @@ use crate::{
     startup::Startup,
 };
 
+/// Requests that may wait where nobody says otherwise.
+const QUEUE: NonZeroUsize = match NonZeroUsize::new(256) {
+    Some(queue) => queue,
+    None => NonZeroUsize::MIN,
+};
+
 /// How a model is run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// How many sessions run beside each other.
     pub sessions: Sessions,
@@ -48,6 +55,26 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     /// A run that takes longer is stopped.
     pub run_limit: Option<Duration>,
+    /// Whether its answers may be kept, where the server keeps any.
+    pub cache: bool,
+}
+
+impl Default for Settings {
+    /// What the command line's defaults say.
+    fn default() -> Self {
+        Self {
+            sessions: Sessions::Auto,
+            threads: NonZeroUsize::MIN,
+            queue: QUEUE,
+            provider: Provider::CPU,
+            fallback: Fallback::Fail,
+            batching: Batching::default(),
+            priorities: None,
+            timeout: None,
+            run_limit: None,
+            cache: true,
+        }
+    }
 }
 
 impl From<&Options> for Settings {
@@ -59,9 +86,8 @@ impl From<&Options> for Settings {
             provider: options.provider,
             fallback: options.fallback,
             batching: options.batching(),
-            priorities: None,
-            timeout: None,
             run_limit: options.run_limit,
+            ..Self::default()
         }
     }
 }
@@ -113,6 +139,8 @@ pub struct Model {
     pub priorities: Priorities,
     /// How long a request may take that names no deadline itself.
     pub timeout: Option<Duration>,
+    /// Tells its kept answers from those of other models; `None`: none of them are kept.
+    pub load: Option<Load>,
     /// Its counters.
     pub meter: Arc<Meter>,
 }
@@ -162,6 +190,7 @@ impl Model {
             max_rows: settings.batching.max,
             priorities: priorities(settings),
             timeout: settings.timeout,
+            load: settings.cache.then(Load::new),
             meter,
         })
     }
@@ -239,6 +268,13 @@ fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        use clap::Parser;
+        let options = Options::try_parse_from(["ortolan-server", "m.onnx"]).unwrap();
+        assert_eq!(Settings::from(&options), Settings::default());
+    }
 
     #[test]
     fn priority_1_is_first_0_the_default_and_what_there_is_not_last() {

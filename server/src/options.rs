@@ -124,6 +124,17 @@ pub struct Options {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, env = "ORTOLAN_MAX_DELAY")]
     pub max_delay: Option<Duration>,
 
+    /// Keep up to so many bytes of answers, and give the same answer to the same inputs without a run
+    /// [default: 0, keep nothing].
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 0,
+        hide_default_value = true,
+        env = "ORTOLAN_RESPONSE_CACHE"
+    )]
+    pub response_cache: u64,
+
     /// Stop a run that takes longer and answer 500 [default: no limit].
     #[arg(long, value_name = "TIME", value_parser = parse_limit, env = "ORTOLAN_RUN_LIMIT")]
     pub run_limit: Option<Duration>,

@@ -11,6 +11,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 use crate::{
     announce,
     app::App,
+    cache::ResponseCache,
     model::{Identity, Model, Settings},
     options::Options,
     ports::Ports,
@@ -28,7 +29,9 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let name = model_name(&options, &uri)?;
     let ports = Ports::bind(&options).await?;
     let addresses = ports.addresses()?;
-    let app = Arc::new(App::new(options.max_body_bytes));
+    let mut app = App::new(options.max_body_bytes);
+    app.cache = (options.response_cache > 0).then(|| ResponseCache::new(options.response_cache));
+    let app = Arc::new(app);
     let identity = Identity {
         name,
         version: options.model_version.clone(),

@@ -13,6 +13,7 @@ use ort::environment::Environment;
 use ortolan_model::{ModelUri, settings::Priorities};
 use ortolan_server::{
     app::App,
+    cache::ResponseCache,
     catalog::{Catalog, FindError},
     infer::{self, Outcome, Request, RunError},
     model::{Identity, Model, Settings},
@@ -257,4 +258,45 @@ async fn outputs_come_in_the_order_in_which_they_are_wanted() {
     }
     let wrong = run(&app, &model, request(vec![2])).await.unwrap_err();
     assert!(matches!(wrong, RunError::Refused(_)), "{wrong}");
+}
+
+#[tokio::test]
+async fn the_same_inputs_run_once_where_answers_are_kept_and_a_reload_starts_anew() {
+    let mut app = App::new(1);
+    app.cache = Some(ResponseCache::new(1 << 20));
+    let first_load = open(&app, &onnx::slow(2, 1), "1", settings(&[])).await;
+    let runs = |model: &Model| model.meter.statistics.runs();
+    let kept = |outcome: &Outcome| outcome.batch == 0;
+    let outcome = run(&app, &first_load, rows(1, 2, 1.0)).await.unwrap();
+    assert!(!kept(&outcome));
+    let again = run(&app, &first_load, rows(1, 2, 1.0)).await.unwrap();
+    assert!(kept(&again));
+    assert_eq!(first(&outcome), first(&again));
+    assert!(!kept(
+        &run(&app, &first_load, rows(1, 2, 2.0)).await.unwrap()
+    ));
+    assert_eq!(runs(&first_load), 2);
+    let second_load = open(
+        &app,
+        &onnx::identity(onnx::FLOAT, &[-1, 2]),
+        "1",
+        settings(&[]),
+    )
+    .await;
+    let other = run(&app, &second_load, rows(1, 2, 1.0)).await.unwrap();
+    assert_eq!((kept(&other), first(&other)), (false, 1.0));
+    let text = app.metrics.render(&app).unwrap();
+    for line in [
+        "ortolan_response_cache_hits_total{model=\"m\",version=\"1\"} 1",
+        "ortolan_response_cache_misses_total{model=\"m\",version=\"1\"} 3",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(app.cache.as_ref().unwrap().bytes() > 0);
+    let mut never = settings(&[]);
+    never.cache = false;
+    let model = open(&app, &onnx::slow(2, 1), "2", never).await;
+    for _ in 0..2 {
+        assert!(!kept(&run(&app, &model, rows(1, 2, 1.0)).await.unwrap()));
+    }
 }

@@ -72,6 +72,8 @@ pub(super) struct Families {
     pub(super) depth: Family<ModelLabels, Gauge>,
     pub(super) sessions: Family<ModelLabels, Gauge>,
     pub(super) busy: Family<ModelLabels, SecondsCounter>,
+    pub(super) hits: Family<ModelLabels, Counter>,
+    pub(super) misses: Family<ModelLabels, Counter>,
     pub(super) phases: Family<PhaseLabels, SecondsGauge>,
     pub(super) provider: Family<ProviderLabels, Gauge>,
 }
@@ -91,6 +93,8 @@ impl Default for Families {
             depth: Family::default(),
             sessions: Family::default(),
             busy: Family::default(),
+            hits: Family::default(),
+            misses: Family::default(),
             phases: Family::default(),
             provider: Family::default(),
         }
@@ -110,6 +114,16 @@ impl Families {
             self.rejected.clone(),
         );
         registry.register("batch_rows", "Rows that ran together", self.batch.clone());
+        registry.register(
+            "response_cache_hits",
+            "Predictions answered without a run",
+            self.hits.clone(),
+        );
+        registry.register(
+            "response_cache_misses",
+            "Predictions whose answer was not kept",
+            self.misses.clone(),
+        );
         let gauges = [
             (
                 "in_flight",

@@ -20,7 +20,7 @@ use self::families::{
     RequestLabels, SecondsCounter,
 };
 pub use self::histogram::Histogram;
-use crate::{app::App, model::Model, startup::Done, statistics::Statistics};
+use crate::{app::App, cache::ResponseCache, model::Model, startup::Done, statistics::Statistics};
 
 mod families;
 mod histogram;
@@ -95,6 +95,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     memory: Gauge,
+    cache: Gauge,
     /// For requests that name no model that there is: names from outside never become labels.
     pub unknown: Arc<Meter>,
 }
@@ -111,6 +112,13 @@ impl Default for Metrics {
             Unit::Bytes,
             memory.clone(),
         );
+        let cache = Gauge::default();
+        registry.register_with_unit(
+            "response_cache",
+            "Memory that kept answers take",
+            Unit::Bytes,
+            cache.clone(),
+        );
         // Of the series of a model it needs those of requests only: the others stand in no family.
         let mut unknown = Meter::new(&Families::default(), "", "");
         unknown.families = families.clone();
@@ -119,6 +127,7 @@ impl Default for Metrics {
             registry,
             families,
             memory,
+            cache,
             unknown,
         }
     }
@@ -167,6 +176,9 @@ impl Metrics {
             gauge.remove(&model);
         }
         families.busy.remove(&model);
+        for counter in [&families.hits, &families.misses] {
+            counter.remove(&model);
+        }
         self.forget_start(&model);
     }
 
@@ -195,6 +207,8 @@ impl Metrics {
             self.observe(&model);
         }
         self.memory.set(resident_bytes().unwrap_or(0));
+        let kept = app.cache.as_ref().map_or(0, ResponseCache::bytes);
+        self.cache.set(i64::try_from(kept).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -243,6 +257,8 @@ pub struct Meter {
     batch: Histogram,
     in_flight: Gauge,
     busy: SecondsCounter,
+    hits: Counter,
+    misses: Counter,
     /// What the protocol's statistics tell: counted since this load.
     pub statistics: Statistics,
 }
@@ -260,6 +276,8 @@ impl Meter {
             batch: families.batch.get_or_create_owned(&labels),
             in_flight: families.in_flight.get_or_create_owned(&labels),
             busy: families.busy.get_or_create_owned(&labels),
+            hits: families.hits.get_or_create_owned(&labels),
+            misses: families.misses.get_or_create_owned(&labels),
             families: families.clone(),
             labels,
             statistics: Statistics::default(),
@@ -313,6 +331,17 @@ impl Meter {
             reason,
         };
         self.families.rejected.get_or_create(&labels).inc();
+    }
+
+    /// An answer was looked for among those that are kept.
+    pub fn looked_up(&self, is_hit: bool, took: Duration) {
+        if is_hit {
+            self.hits.inc();
+            self.statistics.cache_hit.add(took);
+        } else {
+            self.misses.inc();
+            self.statistics.cache_miss.add(took);
+        }
     }
 
     /// The body became tensors.

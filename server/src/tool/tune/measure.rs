@@ -19,7 +19,7 @@ use crate::{
     infer::{Request, RunError},
     metrics::Metrics,
     model::{Identity, Model, Settings},
-    options::{Fallback, Provider, Sessions},
+    options::Sessions,
     startup::Startup,
     tool::{
         Refusal,
@@ -260,12 +260,8 @@ fn open(
         sessions: Sessions::Exactly(number(layout.sessions)),
         threads: number(layout.threads),
         queue: number(1 << 16),
-        provider: Provider::CPU,
-        fallback: Fallback::Fail,
         batching,
-        priorities: None,
-        timeout: None,
-        run_limit: None,
+        ..Settings::default()
     };
     let meter = Metrics::default().meter(&identity.name, &identity.version);
     let startup = Startup::default();
