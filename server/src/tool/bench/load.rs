@@ -74,6 +74,8 @@ pub struct Plan {
 struct Run {
     target: Rc<Target>,
     plan: Plan,
+    /// The first request may be due now.
+    began: Instant,
     /// From here on it counts.
     counts_from: Instant,
     /// From here on nothing is sent any more.
@@ -87,8 +89,10 @@ struct Run {
 
 impl Run {
     fn new(target: Rc<Target>, plan: Plan) -> Self {
-        let counts_from = Instant::now() + plan.warm_up;
+        let began = Instant::now();
+        let counts_from = began + plan.warm_up;
         Self {
+            began,
             target,
             plan,
             counts_from,
@@ -254,10 +258,9 @@ impl Open {
     /// Hands out requests at their times, then waits for what is under way.
     async fn dispatch(&self, arrivals: Arrivals) -> std::io::Result<()> {
         let mut timer = Timer::new()?;
-        let start = Instant::now();
         let mut overdue = 0;
         for offset in arrivals {
-            let Some(due) = start.checked_add(offset) else {
+            let Some(due) = self.run.began.checked_add(offset) else {
                 break;
             };
             if due >= self.run.ends {

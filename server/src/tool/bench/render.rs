@@ -98,27 +98,9 @@ impl Report {
         server: Option<Duration>,
     ) -> Self {
         let seconds = took.as_secs_f64().max(1e-9);
-        let (load, connections, wanted_rate) = match plan.by {
-            Loop::Open {
-                pattern,
-                rate,
-                connections,
-                ..
-            } => (
-                format!("open loop, {pattern:?} arrivals").to_lowercase(),
-                connections,
-                Some(rate),
-            ),
-            Loop::Closed { concurrency } => ("closed loop".to_owned(), concurrency, None),
-        };
+        let (load, connections, wanted_rate) = told(plan.by);
         let successes = tally.successes();
-        let cpu = Cpu {
-            own_seconds: own.as_secs_f64(),
-            server_seconds: server.map(|server| server.as_secs_f64()),
-            successes_per_server_second: server
-                .filter(|server| !server.is_zero())
-                .map(|server| successes as f64 / server.as_secs_f64()),
-        };
+        let cpu = Cpu::of(own, server, successes);
         let waiting = wanted_rate.map(|_| Waiting {
             waited: tally.waited,
             longest_queue: tally.longest_wait,
@@ -151,6 +133,36 @@ impl Report {
             reconnects: tally.connected,
             answer_bytes_per_second: tally.received as f64 / seconds,
             cpu,
+        }
+    }
+}
+
+/// A loop in words, its connections, the rate of an open one.
+fn told(by: Loop) -> (String, usize, Option<f64>) {
+    match by {
+        Loop::Open {
+            pattern,
+            rate,
+            connections,
+            ..
+        } => (
+            format!("open loop, {pattern:?} arrivals").to_lowercase(),
+            connections,
+            Some(rate),
+        ),
+        Loop::Closed { concurrency } => ("closed loop".to_owned(), concurrency, None),
+    }
+}
+
+impl Cpu {
+    fn of(own: Duration, server: Option<Duration>, successes: u64) -> Self {
+        let server = server.map(|server| server.as_secs_f64());
+        Self {
+            own_seconds: own.as_secs_f64(),
+            server_seconds: server,
+            successes_per_server_second: server
+                .filter(|server| *server > 0.0)
+                .map(|server| successes as f64 / server),
         }
     }
 }

@@ -4,55 +4,15 @@ use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value as Json, json};
 
-use super::{Report, Side, difference::Difference};
+use super::{Report, Side, difference::Difference, timing::Cost};
 use crate::tool::{
     stats::Spread,
     text::{self, Align},
 };
 
 pub(super) fn text(report: &Report) -> String {
-    let (before, after) = (&report.before, &report.after);
-    let time = |spread: Spread| text::duration(seconds(spread.median));
-    let bytes = |spread: Spread| text::bytes(spread.median.max(0.0) as u64);
-    let cost = |side: &Side| side.cost;
-    let rows = vec![
-        row(
-            "file",
-            &text::bytes(before.bytes),
-            &text::bytes(after.bytes),
-            ratio(before.bytes as f64, after.bytes as f64),
-        ),
-        row(
-            "nodes",
-            &text::count(before.census.nodes()),
-            &text::count(after.census.nodes()),
-            ratio(before.census.nodes() as f64, after.census.nodes() as f64),
-        ),
-        costs(
-            "load",
-            cost(before).load_seconds,
-            cost(after).load_seconds,
-            &time,
-        ),
-        costs(
-            "memory",
-            cost(before).memory_bytes,
-            cost(after).memory_bytes,
-            &bytes,
-        ),
-        costs(
-            "run",
-            cost(before).run_seconds,
-            cost(after).run_seconds,
-            &time,
-        ),
-    ];
-    let head = [
-        ("", Align::Left),
-        ("before", Align::Right),
-        ("after", Align::Right),
-        ("change", Align::Right),
-    ];
+    let rows = changes(report);
+    let head = ["", "before", "after", "change"];
     let mut lines = vec![
         format!(
             "  wrote {} (level {}, by {})",
@@ -61,39 +21,62 @@ pub(super) fn text(report: &Report) -> String {
             report.runtime
         ),
         String::new(),
-        text::table(&head, &rows),
+        text::table(&head.map(|name| (name, Align::Right)), &rows),
         format!(
-            "  outputs, over {} run(s) of {}:",
+            "  outputs, over {} run(s) of {}, moved",
             report.comparison.runs, report.comparison.inputs
         ),
     ];
     for output in &report.comparison.outputs {
         lines.push(format!(
-            "    {}: from the file as it is served now {}; from the file unoptimised {}",
+            "    {}: from the file as it is served now {}",
             output.name,
-            moved(&output.from_served),
+            moved(&output.from_served)
+        ));
+        lines.push(format!(
+            "    {}from the file with nothing optimised {}",
+            " ".repeat(output.name.chars().count() + 2),
             moved(&output.from_unoptimised)
         ));
     }
     lines.push(String::new());
     lines.push(operators(report));
-    if rows
-        .iter()
-        .flatten()
-        .any(|cell| cell.starts_with(UNCERTAIN))
-    {
+    let mut cells = rows.iter().flatten();
+    if cells.any(|cell| cell.starts_with(UNCERTAIN)) {
         lines.push(format!(
             "  {UNCERTAIN}the {} measurements of both files overlap: this is no difference yet; more --rounds may tell",
             report.rounds
         ));
     }
-    lines.extend(
-        report
-            .warnings
-            .iter()
-            .map(|warning| format!("  ! {warning}")),
-    );
+    let warnings = report.warnings.iter();
+    lines.extend(warnings.map(|warning| format!("  ! {warning}")));
     lines.join("\n")
+}
+
+/// What changed, from size to run time.
+fn changes(report: &Report) -> Vec<Vec<String>> {
+    let (before, after) = (&report.before, &report.after);
+    let counts = |name: &str, show: fn(u64) -> String, before: u64, after: u64| {
+        row(
+            name,
+            &show(before),
+            &show(after),
+            ratio(before as f64, after as f64),
+        )
+    };
+    let measured = |name: &str, show: fn(f64) -> String, pick: fn(&Cost) -> Spread| {
+        costs(name, pick(&before.cost), pick(&after.cost), show)
+    };
+    let time = |value: f64| text::duration(seconds(value));
+    let bytes = |value: f64| text::bytes(value.max(0.0) as u64);
+    let nodes = (before.census.nodes(), after.census.nodes());
+    vec![
+        counts("file", text::bytes, before.bytes, after.bytes),
+        counts("nodes", text::count, nodes.0, nodes.1),
+        measured("load", time, |cost| cost.load_seconds),
+        measured("memory", bytes, |cost| cost.memory_bytes),
+        measured("run", time, |cost| cost.run_seconds),
+    ]
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -105,19 +88,19 @@ fn row(name: &str, before: &str, after: &str, change: String) -> Vec<String> {
 }
 
 /// A difference that the measurements of one file show among themselves, too, is marked.
-fn costs(
-    name: &str,
-    before: Spread,
-    after: Spread,
-    show: &dyn Fn(Spread) -> String,
-) -> Vec<String> {
+fn costs(name: &str, before: Spread, after: Spread, show: fn(f64) -> String) -> Vec<String> {
     let change = ratio(before.median, after.median);
     let mark = if overlap(before, after) {
         UNCERTAIN
     } else {
         ""
     };
-    row(name, &show(before), &show(after), format!("{mark}{change}"))
+    row(
+        name,
+        &show(before.median),
+        &show(after.median),
+        format!("{mark}{change}"),
+    )
 }
 
 const UNCERTAIN: &str = "~ ";
@@ -139,15 +122,12 @@ fn ratio(before: f64, after: f64) -> String {
 fn moved(difference: &Difference) -> String {
     if difference.incomparable > 0 {
         return format!(
-            "{} element(s) are a number on one side only",
+            "from a number to none, or back, in {} element(s)",
             text::count(difference.incomparable)
         );
     }
     if difference.different == 0 {
-        return format!(
-            "nothing moved ({} elements)",
-            text::count(difference.elements)
-        );
+        return format!("not at all ({} elements)", text::count(difference.elements));
     }
     format!(
         "at most {:.3e}, that is {:.1e} of the largest value ({} of {} elements moved)",
