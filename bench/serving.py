@@ -42,7 +42,7 @@ class Bench:
                 self.around("end")
 
     def start(self, server, workload):
-        self.port += 10
+        self.port = serving_process.free_port(self.port + 10)
         work = self.args.work / server
         work.mkdir(parents=True, exist_ok=True)
         command, environment = self.peers.command(server, workload, self.port, work)

@@ -7,6 +7,7 @@ import http.client
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 
@@ -79,6 +80,18 @@ def machine():
     """Now, and the busy CPU-seconds of the machine so far."""
     user, nice, system, _, _, irq, softirq, *_ = (int(field) for field in pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
     return time.monotonic(), (user + nice + system + irq + softirq) / TICKS
+
+
+def free_port(port):
+    """The first from `port` on that is free together with the two above it; some servers take those for gRPC and metrics."""
+    while True:
+        try:
+            for offset in range(3):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + offset))
+            return port
+        except OSError:
+            port += 10
 
 
 def post(port, path, body, headers, timeout=5):

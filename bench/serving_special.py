@@ -19,12 +19,13 @@ CROWD = 1000
 SLOW = 50
 
 
-def h2load(core, port, body, seconds, warm_up, streams=16):
+def h2load(core, port, body, seconds, streams=16):
     """h2load on one connection with so many streams; its log has one line for each request, with microseconds."""
+    seconds = max(1, round(seconds))  # it takes whole ones
     with tempfile.TemporaryDirectory() as folder:
         frame, log = pathlib.Path(folder, "frame"), pathlib.Path(folder, "log")
         frame.write_bytes(body)
-        command = ["taskset", "-c", str(core), "h2load", "-c1", f"-m{streams}", f"-D{seconds:g}", f"--warm-up-time={warm_up:g}", f"--data={frame}", f"--log-file={log}"]
+        command = ["taskset", "-c", str(core), "h2load", "-c1", f"-m{streams}", f"-D{seconds}", f"--data={frame}", f"--log-file={log}"]
         command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"http://127.0.0.1:{port}/inference.GRPCInferenceService/ModelInfer"]
         _, cpu = serving_load.run(command)
         lines = [line.split("\t") for line in log.read_text().splitlines()]
@@ -53,8 +54,8 @@ def grpc(bench, workload):
                 if any(abs(a - b) > 1e-5 for a, b in zip(got, wanted, strict=True)):
                     raise SystemExit(f"{server} answers {got}, and the raw session {wanted}")
                 loaded = serving_process.memory_mib(running.leader)
-                h2load(bench.args.generator_core, port, frame, bench.args.warm_up, 0)
-                result = bench.measure(running, lambda: h2load(bench.args.generator_core, port, frame, bench.args.seconds, 0))
+                h2load(bench.args.generator_core, port, frame, bench.args.warm_up)
+                result = bench.measure(running, lambda: h2load(bench.args.generator_core, port, frame, bench.args.seconds))
                 results[server].append({**result, "ready": running.ready, "loaded": loaded, "memory": serving_process.memory_mib(running.leader)})
             finally:
                 running.stop()
