@@ -512,3 +512,39 @@ async fn a_request_keeps_its_id_or_gets_one() {
         assert_ne!(one.headers()["x-request-id"], two.headers()["x-request-id"]);
     }
 }
+
+#[tokio::test]
+async fn every_405_says_what_is_allowed() {
+    let server = Server::start(&onnx::identity(onnx::FLOAT, &[-1]), &[]).await;
+    let client = reqwest::Client::new();
+    for (method, path, allowed) in [
+        ("PUT", "/v2/models/m/infer", "POST"),
+        ("POST", "/v2/models/m", "GET,HEAD"),
+        ("POST", "/v1/models/m", "GET,HEAD"),
+        ("DELETE", "/v1/models/m", "GET,HEAD"),
+        ("GET", "/v1/models/m:predict", "POST"),
+        ("OPTIONS", "/v1/models/m:predict", "POST"),
+    ] {
+        let request = client.request(method.parse().unwrap(), server.url(path));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 405, "{method} {path}");
+        assert_eq!(response.headers()["allow"], allowed, "{method} {path}");
+        let answer: Value = response.json().await.unwrap();
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_document_names_the_models_and_its_example_works() {
+    let server = Server::start(&onnx::sum_and_difference(), &[]).await;
+    let (code, document) = server.get("/openapi.json").await;
+    assert_eq!((code, document["openapi"].as_str()), (200, Some("3.1.0")));
+    let names = &document["components"]["parameters"]["model"]["schema"]["enum"];
+    assert_eq!(names, &json!(["m"]));
+    let body = &document["paths"]["/v2/models/{model}/infer"]["post"]["requestBody"]["content"];
+    let (code, answer) = server.infer(&body["application/json"]["example"]).await;
+    assert_eq!(code, 200, "{answer}");
+    let (code, answer) = server.get("/v2/models/%ff").await;
+    assert_eq!(code, 400, "{answer}");
+    assert!(answer["error"].is_string());
+}

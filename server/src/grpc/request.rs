@@ -46,13 +46,8 @@ pub(super) fn read(message: &mut ModelInferRequest, model: &Signature) -> Result
         .unwrap_or(is_raw || message.inputs.is_empty());
     let mut inputs = Inputs::new(model);
     for (place, input) in message.inputs.iter_mut().enumerate() {
-        if parameters::binary_size(&of(&input.parameters))?.is_some() {
-            return Err(format!(
-                "input {:?} has the parameter \"binary_data_size\", which is REST's; over gRPC bytes go into \
-                 raw_input_contents",
-                input.name
-            ));
-        }
+        // KServe's client says over gRPC, too, how long the bytes are; here each entry knows its length.
+        parameters::binary_size(&of(&input.parameters))?;
         read_input(input, raw.get(place).map(AsRef::as_ref), &mut inputs)?;
     }
     let named = message.outputs.iter().map(|output| {
@@ -309,6 +304,13 @@ mod tests {
     fn raw_contents_exclude_typed_ones_and_come_one_for_each_input() {
         let mut message = request(DataType::Fp16, 2);
         message.raw_input_contents = vec![bytes::Bytes::from_static(&[0, 60, 0, 64])];
+        // As KServe's client sends it.
+        let size = InferParameter {
+            parameter_choice: Some(ParameterChoice::Int64Param(4)),
+        };
+        message.inputs[0]
+            .parameters
+            .insert("binary_data_size".into(), size);
         let asked = read(&mut message.clone(), &model(DataType::Fp16)).unwrap();
         assert!(asked.wanted[0].binary, "asked raw, answered raw");
         assert_eq!(elements(&asked).len(), 2);

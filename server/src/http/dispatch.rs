@@ -11,6 +11,7 @@ use axum::{
 };
 use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use percent_encoding::percent_decode_str;
 use tonic::Status;
 use tower::ServiceExt;
 use tracing::Instrument;
@@ -105,6 +106,11 @@ impl Dispatch {
                 "this port answers gRPC; REST has the port of --http, which answers gRPC as well",
             )
             .into_response();
+        }
+        let path = request.uri().path();
+        if path.contains('%') && percent_decode_str(path).decode_utf8().is_err() {
+            let message = "the path is not UTF-8 once its %XX are read";
+            return ApiError::bad(message).into_response();
         }
         match self.router.clone().oneshot(request).await {
             Ok(response) => response,

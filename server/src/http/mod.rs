@@ -11,11 +11,10 @@ use axum::{
     body::Body,
     extract::{Path, State},
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 
-use self::error::ApiError;
+use self::{error::ApiError, paths::Paths};
 use crate::{app::App, catalog::FindError, grpc::Arrived, metrics::Protocol, model::Model};
 
 mod body;
@@ -24,7 +23,9 @@ pub mod dispatch;
 pub mod error;
 pub mod listen;
 mod object;
+mod openapi;
 mod operations;
+mod paths;
 mod patience;
 mod raw;
 pub mod request_id;
@@ -38,41 +39,53 @@ type Answer = Result<Response, ApiError>;
 
 /// Every path of the server.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/", get(operations::page))
-        .route("/metrics", get(operations::metrics))
-        .route("/healthz/live", get(operations::live))
-        .route("/healthz/ready", get(operations::ready))
-        .route("/healthz/startup", get(operations::startup))
-        .route("/v2", get(v2::server_metadata))
-        .route("/v2/", get(v2::server_metadata))
-        .route("/v2/health/live", get(operations::live_v2))
-        .route("/v2/health/ready", get(operations::ready_v2))
-        .merge(models_v2())
-        .route("/v1/models/{model}", get(v1_status).post(v1_predict))
-        .route("/predict/{model}", post(predict))
+    paths()
+        .into_router()
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(app)
 }
 
-fn models_v2() -> Router<Arc<App>> {
+/// What is answered. `openapi` describes each of these, and its tests see to that.
+fn paths() -> Paths {
+    let paths = Paths::default()
+        .get("/", operations::page)
+        .get("/metrics", operations::metrics)
+        .get("/openapi.json", openapi::document)
+        .get("/healthz/live", operations::live)
+        .get("/healthz/ready", operations::ready)
+        .get("/healthz/startup", operations::startup)
+        .get("/v1/models/{model}", v1_status)
+        .post_as(
+            "/v1/models/{model}",
+            "/v1/models/{model}:predict",
+            v1_predict,
+        )
+        .post("/predict/{model}", predict);
+    paths_v2(paths)
+}
+
+fn paths_v2(paths: Paths) -> Paths {
     const MODEL: &str = "/v2/models/{model}";
     const VERSION: &str = "/v2/models/{model}/versions/{version}";
     let below = |base: &str, path: &str| format!("{base}/{path}");
-    Router::new()
-        .route(MODEL, get(v2::model_metadata))
-        .route(VERSION, get(v2::version_metadata))
-        .route(&below(MODEL, "ready"), get(v2::model_ready))
-        .route(&below(VERSION, "ready"), get(v2::version_ready))
-        .route(&below(MODEL, "config"), get(v2::model_config))
-        .route(&below(VERSION, "config"), get(v2::version_config))
-        .route("/v2/models/stats", get(v2::all_statistics))
-        .route(&below(MODEL, "stats"), get(v2::model_statistics))
-        .route(&below(VERSION, "stats"), get(v2::version_statistics))
-        .route(&below(MODEL, "infer"), post(v2::infer))
-        .route(&below(VERSION, "infer"), post(v2::infer_version))
-        .route("/v2/repository/index", post(v2::index))
+    paths
+        .get("/v2", v2::server_metadata)
+        .get("/v2/", v2::server_metadata)
+        .get("/v2/health/live", operations::live_v2)
+        .get("/v2/health/ready", operations::ready_v2)
+        .get("/v2/models/stats", v2::all_statistics)
+        .get(MODEL, v2::model_metadata)
+        .get(VERSION, v2::version_metadata)
+        .get(&below(MODEL, "ready"), v2::model_ready)
+        .get(&below(VERSION, "ready"), v2::version_ready)
+        .get(&below(MODEL, "config"), v2::model_config)
+        .get(&below(VERSION, "config"), v2::version_config)
+        .get(&below(MODEL, "stats"), v2::model_statistics)
+        .get(&below(VERSION, "stats"), v2::version_statistics)
+        .post(&below(MODEL, "infer"), v2::infer)
+        .post(&below(VERSION, "infer"), v2::infer_version)
+        .post("/v2/repository/index", v2::index)
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {
@@ -80,13 +93,21 @@ async fn no_such_path(uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, message)
 }
 
-async fn wrong_method(request: Request<Body>) -> ApiError {
-    let message = format!(
-        "{} does not answer {}",
-        request.uri().path(),
-        request.method()
-    );
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+async fn wrong_method(request: Request<Body>) -> Response {
+    let path = request.uri().path();
+    let message = format!("{path} does not answer {}", request.method());
+    let mut response = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+    // The router knows one path where there are two: a model's state, and its verb.
+    if let Some(name) = path.strip_prefix("/v1/models/") {
+        let allowed = if name.contains(':') {
+            "POST"
+        } else {
+            "GET,HEAD"
+        };
+        let allowed = HeaderValue::from_static(allowed);
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
 }
 
 fn json(body: impl Into<Body>) -> Response {
@@ -124,7 +145,14 @@ async fn counted(
     response
 }
 
-async fn v1_status(State(app): Shared, Path(model): Path<String>) -> Answer {
+async fn v1_status(
+    State(app): Shared,
+    Path(model): Path<String>,
+    request: Request<Body>,
+) -> Answer {
+    if model.contains(':') {
+        return Ok(wrong_method(request).await);
+    }
     let ready = match app.catalog.find(&model, None) {
         Ok(_) => true,
         Err(FindError::NotReady { .. } | FindError::Failed { .. }) => false,
@@ -140,8 +168,7 @@ async fn v1_predict(
     request: Request<Body>,
 ) -> Response {
     let Some((model, verb)) = path.rsplit_once(':') else {
-        let message = format!("POST goes to /v1/models/{path}:predict");
-        return ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).into_response();
+        return wrong_method(request).await;
     };
     if verb != "predict" {
         let message = format!("there is no verb {verb:?}; POST goes to /v1/models/{model}:predict");

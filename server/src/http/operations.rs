@@ -103,6 +103,10 @@ pub(super) async fn page(State(app): Shared) -> String {
         ),
         ("GET  /metrics".to_owned(), "OpenMetrics"),
         (
+            "GET  /openapi.json".to_owned(),
+            "all of this as an OpenAPI document",
+        ),
+        (
             "GET  /healthz/live, ready, startup".to_owned(),
             "probes; startup tells what was loaded",
         ),
