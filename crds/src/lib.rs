@@ -23,7 +23,7 @@ mod status;
 pub use model::{Model, SecretReference};
 pub use pod::Pod;
 pub use reference::reference;
-pub use server::{Accelerator, Fallback, Provider, Resources, Server, Sessions};
+pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions};
 pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
 pub use status::{
     Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,

@@ -35,6 +35,13 @@ pub struct Server {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<i32>,
+    /// How waiting requests are run together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batching: Option<Batching>,
+    /// Lets clients load and unload the models of a repository (`POST /v2/repository/models/NAME/load`); not when
+    /// absent. Whoever reaches the Service can then do it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management_api: Option<bool>,
     /// Environment variables of the server's container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -50,7 +57,7 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 1024)))]
     #[x_kube(
-        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
+        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|max-batch|preferred-batch|max-delay|queue|management-api|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
             .message("this argument is the operator's to set: use the field of that name under model, server or pod"),
     )]
     pub extra_args: Vec<String>,
@@ -68,6 +75,39 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::quantities")]
     pub limits: BTreeMap<String, Quantity>,
+}
+
+/// How waiting requests are run together: joined along the first dimension, where the model's graph allows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.maxBatchSize) || self.maxBatchSize > 1 || (!has(self.preferredBatchSizes) && !has(self.maxDelay))")
+        .message("maxBatchSize: 1 runs each request alone: leave preferredBatchSizes and maxDelay out, or write a larger maxBatchSize"),
+    validation = Rule::new("!has(self.maxBatchSize) || !has(self.preferredBatchSizes) || self.preferredBatchSizes.all(n, n <= self.maxBatchSize)")
+        .message("a preferred batch size is larger than maxBatchSize: write sizes up to it"),
+)]
+pub struct Batching {
+    /// Rows that run together at most, and a request of more is refused; 1 runs each request alone. When
+    /// absent the server measures the model at its start and runs up to 32 rows together where that pays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub max_batch_size: Option<i32>,
+    /// Numbers of rows that run as soon as they wait, while others wait for `maxDelay`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(range(min = 1, max = 4096)))]
+    pub preferred_batch_sizes: Vec<i32>,
+    /// How long a request may be held back for others to run with, such as `2ms`; not at all when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 10))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[0-9]{1,5}(ms|s)$')")
+            .message("write a delay in milliseconds or seconds, such as 2ms"),
+    )]
+    pub max_delay: Option<String>,
+    /// Requests that may wait for a session; one more is answered 503. 256 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_queue: Option<i32>,
 }
 
 /// A device from an extended resource.

@@ -199,6 +199,7 @@ fn rules_of_server() -> Vec<Rule> {
         )
     };
     let arg = |arg: &str| part("server", "extraArgs", json!(["--log-format", arg]));
+    let delay = |text: &str| part("server", "batching", json!({"maxDelay": text}));
     vec![
         rule(
             "spec.server",
@@ -259,6 +260,38 @@ fn rules_of_server() -> Vec<Rule> {
             ]
             .map(arg),
             ["--names", "--max-body-bytes=1", "name", "--threadsafe"].map(arg),
+        ),
+        rule(
+            "spec.server.batching",
+            "maxBatchSize: 1 runs each request alone: leave preferredBatchSizes and maxDelay out, or write a larger maxBatchSize",
+            [
+                json!({"maxBatchSize": 1, "maxDelay": "1ms"}),
+                json!({"maxBatchSize": 1, "preferredBatchSizes": [1]}),
+            ]
+            .map(|b| part("server", "batching", b)),
+            [
+                json!({"maxBatchSize": 1}),
+                json!({"maxBatchSize": 2, "maxDelay": "1ms"}),
+                json!({"maxDelay": "1ms"}),
+            ]
+            .map(|b| part("server", "batching", b)),
+        ),
+        rule(
+            "spec.server.batching",
+            "a preferred batch size is larger than maxBatchSize: write sizes up to it",
+            [json!({"maxBatchSize": 8, "preferredBatchSizes": [4, 9]})]
+                .map(|b| part("server", "batching", b)),
+            [
+                json!({"maxBatchSize": 8, "preferredBatchSizes": [4, 8]}),
+                json!({"preferredBatchSizes": [64]}),
+            ]
+            .map(|b| part("server", "batching", b)),
+        ),
+        rule(
+            "spec.server.batching.maxDelay",
+            "write a delay in milliseconds or seconds, such as 2ms",
+            ["2", "2us", "1m", "-2ms", "", "1.5ms"].map(delay),
+            ["2ms", "0ms", "1s", "99999ms"].map(delay),
         ),
         rule(
             "spec.server.sessions",

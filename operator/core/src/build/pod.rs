@@ -13,7 +13,7 @@ use k8s_openapi::{
         api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString,
     },
 };
-use ortolan_crds::{Fallback, Pod, Server, names};
+use ortolan_crds::{Batching, Fallback, Pod, Server, names};
 
 use super::{label_selector, revision_labels};
 use crate::{
@@ -159,6 +159,27 @@ fn probe(path: &str, period: i32, timeout: i32) -> Probe {
     }
 }
 
+fn batching(batching: &Batching) -> Vec<String> {
+    let number = |option: &str, value: Option<i32>| value.map(|n| format!("{option}={n}"));
+    let preferred: Vec<String> = batching
+        .preferred_batch_sizes
+        .iter()
+        .map(i32::to_string)
+        .collect();
+    let preferred =
+        (!preferred.is_empty()).then(|| format!("--preferred-batch={}", preferred.join(",")));
+    let delay = batching.max_delay.as_ref();
+    [
+        number("--max-batch", batching.max_batch_size),
+        preferred,
+        delay.map(|delay| format!("--max-delay={delay}")),
+        number("--queue", batching.max_queue),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
 fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
     let model = &validated.template.model;
     let fallback = match server
@@ -173,10 +194,6 @@ fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
     let mut args = vec![
         model.uri.clone(),
         format!("--name={}", validated.model_name),
-        format!(
-            "--model-version={}",
-            model.version.as_deref().unwrap_or("1")
-        ),
         format!(
             "--recorded-digest-file={}/{}",
             names::REVISION_DIR,
@@ -193,11 +210,14 @@ fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
         format!("--grace={}s", validated.finish_within().as_secs()),
         "--log-format=json".into(),
     ];
-    if let Some(digest) = &model.digest {
-        args.push(format!("--digest={digest}"));
-    }
+    args.extend(model.version.iter().map(|v| format!("--model-version={v}")));
+    args.extend(model.digest.iter().map(|d| format!("--digest={d}")));
     if model.credentials_secret_ref.is_some() {
         args.push(format!("--credentials-dir={}", names::CREDENTIALS_DIR));
+    }
+    args.extend(server.batching.iter().flat_map(batching));
+    if server.management_api == Some(true) {
+        args.push("--management-api".into());
     }
     args.extend(server.extra_args.iter().cloned());
     args

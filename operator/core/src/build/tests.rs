@@ -51,6 +51,8 @@ fn a_service_with_everything_is_built_like_this() {
             "resources": {"requests": {"cpu": 1}, "limits": {"memory": "2Gi"}},
             "accelerator": {"resource": "nvidia.com/gpu", "count": 2, "fallback": "Allow"},
             "threads": 4, "env": [{"name": "A", "value": "b"}], "extraArgs": ["--max-body-bytes=1"],
+            "batching": {"maxBatchSize": 32, "preferredBatchSizes": [4, 8], "maxDelay": "2ms", "maxQueue": 512},
+            "managementApi": true,
         },
         "pod": {
             "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "own", "operator": "Exists"}],
