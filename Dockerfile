@@ -18,6 +18,10 @@ USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/usr/bin/ortolan-server"]
 
+# A server with a model inside, for file:///models/...: how to make an image of your own; the end-to-end tests use this one.
+FROM server AS bundle
+COPY models/efficientnet-lite0.tar.gz /models/
+
 # Serves the prepared models over HTTP: gives the examples and the tests a URI that works without the internet.
 FROM ${BASE} AS model-store
 COPY ortolan-model-store /usr/bin/ortolan-model-store

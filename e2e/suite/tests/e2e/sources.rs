@@ -1,6 +1,6 @@
 //! Where models come from, and what the pods that fetch them may do.
 
-use ortolan_e2e::{Node, Result, Service, Test, check, scratch, spec};
+use ortolan_e2e::{Node, Result, Service, Test, check, image, scratch, spec};
 use serde_json::json;
 
 /// A photograph goes in, its label comes out: the archive brought its pipeline and its labels.
@@ -63,6 +63,19 @@ async fn a_model_on_a_claim_is_served() {
         t.kubectl(&["delete", "persistentvolume", &t.namespace, "--wait=false"])
             .await?;
         outcome
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_model_inside_an_image_of_ones_own_is_served() {
+    Test::run(async |t| {
+        let _core = t.core().await;
+        let service = t.service("bundled");
+        let mut wanted = spec("file:///models/efficientnet-lite0.tar.gz");
+        wanted["server"]["image"] = json!(image("bundle"));
+        service.apply(&wanted).await?;
+        names_the_flower(t, &service).await
     })
     .await;
 }
