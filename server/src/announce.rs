@@ -12,7 +12,10 @@ use crate::{
 /// Says that the models are ready; at a terminal's log format with all that was found.
 pub fn ready(options: &Options, addresses: &Addresses, app: &App) {
     let seconds = app.startup.elapsed().as_secs_f64();
-    for model in app.catalog.models() {
+    let models = app.catalog.models();
+    // What there is to say of each fills a screen for one model; the index tells it of many.
+    let is_one = models.len() == 1;
+    for model in models {
         tracing::info!(
             model = model.name,
             version = model.version,
@@ -22,9 +25,13 @@ pub fn ready(options: &Options, addresses: &Addresses, app: &App) {
             threads = model.threads,
             "ready after {seconds:.3} s"
         );
-        if options.log_format == LogFormat::Text {
+        if options.log_format == LogFormat::Text && is_one {
             eprintln!("{}", summary(addresses, &model));
         }
+    }
+    if options.log_format == LogFormat::Text && app.repository().is_some() {
+        let (scheme, address) = (addresses.scheme(), addresses.http);
+        eprintln!("\n  The models:  curl -X POST {scheme}://{address}/v2/repository/index\n");
     }
 }
 

@@ -1,13 +1,16 @@
 //! What all requests share: the models, how far the start is, the limits and the counters.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
+use ortolan_model::Digest;
 use tokio::sync::watch;
 
-use crate::{cache::ResponseCache, catalog::Catalog, metrics::Metrics, startup::Startup};
+use crate::{
+    cache::ResponseCache, catalog::Catalog, metrics::Metrics, repository::Keeper, startup::Startup,
+};
 
 /// How far the app's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,9 @@ pub struct App {
     /// The same as the phase, for each answer to look at without a lock.
     draining: AtomicBool,
     phase: watch::Sender<Phase>,
+    repository: OnceLock<Keeper>,
+    /// Of the whole repository, where it cannot change.
+    pub digest: OnceLock<Digest>,
 }
 
 impl App {
@@ -49,7 +55,20 @@ impl App {
             metrics: Metrics::default(),
             draining: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
+            repository: OnceLock::new(),
+            digest: OnceLock::new(),
         }
+    }
+
+    /// What keeps the catalog, where the server has a repository.
+    #[must_use]
+    pub fn repository(&self) -> Option<&Keeper> {
+        self.repository.get()
+    }
+
+    /// The catalog is kept by `keeper` from now on; there is one at most.
+    pub fn keep(&self, keeper: Keeper) -> &Keeper {
+        self.repository.get_or_init(|| keeper)
     }
 
     /// From now on every answer closes its connection.

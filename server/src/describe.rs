@@ -1,15 +1,13 @@
-//! What the server tells of its models: metadata, configuration, statistics, index. The messages are those of
+//! What the server tells of its models: metadata, configuration, statistics. The messages are those of
 //! gRPC; REST writes the same as JSON.
 
 use crate::grpc::proto::{
     self, InferBatchStatistics, InferStatistics, ModelInput, ModelOutput, StatisticDuration,
     model_metadata_response::TensorMetadata,
     model_version_policy::{Latest, PolicyChoice},
-    repository_index_response::ModelIndex,
 };
 use crate::{
     app::App,
-    catalog::State,
     dtype::DataType,
     model::Model,
     oip,
@@ -148,27 +146,6 @@ fn duration(total: Total) -> StatisticDuration {
         count: total.count,
         ns: total.nanos,
     }
-}
-
-/// Every version of every model, with Triton's names for its state.
-#[must_use]
-pub fn index(app: &App, only_ready: bool) -> Vec<ModelIndex> {
-    let listed = app.catalog.list().into_iter();
-    let all = listed.map(|listed| {
-        let (state, reason) = match listed.state {
-            State::Ready(_) => ("READY", String::new()),
-            State::Loading(_) => ("LOADING", String::new()),
-            State::Failed(reason) => ("UNAVAILABLE", reason),
-        };
-        ModelIndex {
-            name: listed.name,
-            version: listed.version,
-            state: state.to_owned(),
-            reason,
-        }
-    });
-    all.filter(|model| !only_ready || model.state == "READY")
-        .collect()
 }
 
 /// Triton's name for a datatype in a configuration.

@@ -1,15 +1,15 @@
 //! Entry point: a tool, or options, logging, the server's life; the documented exit code.
 
-use clap::Parser;
 use ortolan_model::{Failure, Reason};
-use ortolan_server::{exit, logging, options::Options, serve, tool};
+use ortolan_server::{exit, heap, logging, options::Options, serve, tool};
 
 fn main() {
     let arguments: Vec<_> = std::env::args_os().collect();
     if let Some(code) = tool::run(&arguments) {
         exit::now(code);
     }
-    let options = match Options::try_parse() {
+    heap::settle();
+    let options = match Options::read() {
         Ok(options) => options,
         Err(usage) => exit::now(exit::refuse(&usage)),
     };

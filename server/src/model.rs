@@ -3,6 +3,7 @@
 //! Inputs: a package, the settings. Output: a [`Model`], or a `Failure` with its documented reason.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     path::Path,
     sync::Arc,
@@ -11,14 +12,14 @@ use std::{
 
 use ort::environment::Environment;
 use ortolan_model::{
-    Digest, Failure, Package, Pipeline, Reason,
-    settings::{Batching, Priorities},
+    Digest, Failure, Held, Package, Pipeline, Reason,
+    settings::{Batching, Optimization, Priorities},
 };
 use tokio::sync::Semaphore;
 
 use crate::{
     cache::Load,
-    cpu,
+    cpu, declared,
     engine::{Cold, Engine, Plan, warm_up_inputs},
     metrics::Meter,
     options::{Fallback, Options, Provider, Sessions},
@@ -57,6 +58,8 @@ pub struct Settings {
     pub run_limit: Option<Duration>,
     /// Whether its answers may be kept, where the server keeps any.
     pub cache: bool,
+    /// How far the graph is optimised.
+    pub optimization: Optimization,
 }
 
 impl Default for Settings {
@@ -73,6 +76,7 @@ impl Default for Settings {
             timeout: None,
             run_limit: None,
             cache: true,
+            optimization: Optimization::default(),
         }
     }
 }
@@ -123,6 +127,10 @@ pub struct Model {
     pub pipeline_slots: Semaphore,
     /// Bounds the pipelines that run or wait.
     pub pipeline_queue: Semaphore,
+    /// The names of an output's classes, by output, where `config.pbtxt` has them.
+    pub labels: BTreeMap<String, Vec<String>>,
+    /// What lies on disk for it alone.
+    pub files: Held,
     /// Of what was fetched.
     pub digest: Digest,
     /// The provider that was asked for.
@@ -159,6 +167,8 @@ impl Model {
         startup.enter("Load");
         let meter = Arc::new(meter);
         let (cold, sessions) = load(settings, environment, &package.model_path, &meter)?;
+        declared::check(&package.settings, &cold.signature)
+            .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
         let mut known = Vec::new();
         if let Some(pipeline) = &package.config.pipeline {
             pipeline::check(pipeline, &cold.signature)
@@ -169,6 +179,10 @@ impl Model {
         startup.done("Load", start.elapsed());
         let start = Instant::now();
         startup.enter("WarmUp");
+        known.extend(
+            declared::warm_up_shapes(&package.settings, &cold.signature)
+                .map_err(|message| Failure::new(Reason::InvalidConfig, message))?,
+        );
         let inputs = warm_up_inputs(&cold.signature, &known);
         let (signature, active) = (Arc::clone(&cold.signature), cold.active);
         let engine = cold.warm(inputs)?;
@@ -182,6 +196,8 @@ impl Model {
             pipeline: package.config.pipeline,
             pipeline_slots: Semaphore::new(sessions.max(2)),
             pipeline_queue: Semaphore::new(settings.queue.get()),
+            labels: package.settings.labels,
+            files: package.files,
             digest: package.digest,
             requested: settings.provider,
             active,
@@ -235,6 +251,7 @@ fn load(
         threads: settings.threads.get(),
         provider: settings.provider,
         fallback: settings.fallback,
+        optimization: settings.optimization,
     };
     let plan = Plan {
         outline: Arc::new(runtime::inspect(model)?),

@@ -186,7 +186,7 @@ impl<'a> Answered<'a> {
                     output.shape(),
                     batched,
                     count,
-                    labels(model),
+                    labels(model, wanted.index),
                 );
                 Ok(Self::Classes(shape, classes))
             }
@@ -220,8 +220,12 @@ impl<'a> Answered<'a> {
     }
 }
 
-/// The labels that lie beside the model.
-fn labels(model: &Model) -> &[String] {
+/// The labels that lie beside the model: those that `config.pbtxt` names for this output, else the pipeline's.
+fn labels(model: &Model, output: usize) -> &[String] {
+    let name = model.signature.outputs.get(output).map(|spec| &spec.name);
+    if let Some(labels) = name.and_then(|name| model.labels.get(name)) {
+        return labels;
+    }
     match model.pipeline.as_ref().map(|pipeline| &pipeline.output) {
         Some(ortolan_model::Output::Classification { labels, .. }) => labels,
         _ => &[],

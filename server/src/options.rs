@@ -1,10 +1,15 @@
 //! The command line. Each option can also be given as the environment variable `ORTOLAN_<NAME>`;
 //! the command line wins, and of an option given twice the last one. Values that clap cannot judge are checked where they are used.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet, ffi::OsString, net::SocketAddr, num::NonZeroUsize, path::PathBuf,
+    str::FromStr, time::Duration,
+};
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
 use ortolan_model::settings::{Batching, Mode};
+
+use crate::repository::RepositoryOptions;
 
 const TOOLS: &str = "Tools, asked for by the first word (a model of that name is written ./bench):
   ortolan-server inspect MODEL_URI             what is in a model
@@ -13,7 +18,7 @@ const TOOLS: &str = "Tools, asked for by the first word (a model of that name is
   ortolan-server optimize MODEL_URI -o OUT     ONNX Runtime's offline optimisation
 Each has its own --help.";
 
-/// Serves one ONNX model over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
+/// Serves ONNX models over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "ortolan-server",
@@ -24,7 +29,8 @@ Each has its own --help.";
 )]
 pub struct Options {
     /// The model: a path, file://, http(s):// or pvc://CLAIM/PATH; a bare .onnx or an archive
-    /// (.tar, .tar.gz, .tgz, .tar.zst, .zip) of one .onnx with its model.yaml and labels.
+    /// (.tar, .tar.gz, .tgz, .tar.zst, .zip) of one .onnx with its model.yaml and labels; or a
+    /// repository of several models, as a directory or an archive.
     #[arg(value_name = "MODEL_URI", env = "ORTOLAN_MODEL_URI")]
     pub uri: String,
 
@@ -32,7 +38,7 @@ pub struct Options {
     #[arg(long, env = "ORTOLAN_NAME")]
     pub name: Option<String>,
 
-    /// The model's version in URLs and metrics.
+    /// The model's version in URLs and metrics; a repository has its own.
     #[arg(
         long,
         value_name = "V",
@@ -170,7 +176,8 @@ pub struct Options {
     #[arg(long, value_name = "DIR", env = "ORTOLAN_CREDENTIALS_DIR")]
     pub credentials_dir: Option<PathBuf>,
 
-    /// Refuse a model that is larger, in bytes, fetched or unpacked [default: 20 GiB].
+    /// Refuse a model that is larger, in bytes, fetched or unpacked; the models of a repository
+    /// together [default: 20 GiB].
     #[arg(
         long, value_name = "N", default_value_t = 20 << 30,
         hide_default_value = true, env = "ORTOLAN_MAX_MODEL_BYTES"
@@ -204,6 +211,42 @@ pub struct Options {
     /// the cache].
     #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
+
+    /// Several models.
+    #[command(flatten)]
+    pub repository: RepositoryOptions,
+
+    /// The options that are not at their defaults because somebody wrote them.
+    #[arg(skip)]
+    given: BTreeSet<String>,
+}
+
+impl Options {
+    /// Reads the process's command line and environment.
+    pub fn read() -> Result<Self, clap::Error> {
+        Self::read_from(std::env::args_os())
+    }
+
+    /// Reads a command line, the program's name first, and the environment.
+    pub fn read_from<T: Into<OsString> + Clone>(
+        args: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let mut options = Self::from_arg_matches(&matches)?;
+        let is_given = |id: &&clap::Id| {
+            let source = matches.value_source(id.as_str());
+            source.is_some_and(|source| source != ValueSource::DefaultValue)
+        };
+        let given = matches.ids().filter(is_given);
+        options.given = given.map(|id| id.as_str().to_owned()).collect();
+        Ok(options)
+    }
+
+    /// Whether somebody wrote this option, by its field's name.
+    #[must_use]
+    pub fn is_given(&self, field: &str) -> bool {
+        self.given.contains(field)
+    }
 }
 
 impl Options {

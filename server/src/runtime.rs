@@ -9,7 +9,10 @@ use ort::{
     ep::{self, ExecutionProvider, ExecutionProviderDispatch},
     session::{Session, builder::GraphOptimizationLevel},
 };
-use ortolan_model::failure::{Failure, Reason};
+use ortolan_model::{
+    failure::{Failure, Reason},
+    settings::Optimization,
+};
 
 use crate::{
     onnx::{self, NotOnnx, Outline},
@@ -120,6 +123,8 @@ pub struct Recipe {
     pub provider: Provider,
     /// What to do without it.
     pub fallback: Fallback,
+    /// How far the graph is optimised.
+    pub optimization: Optimization,
 }
 
 /// A session and the provider that it really got.
@@ -218,7 +223,7 @@ fn build(
     provider: Option<ExecutionProviderDispatch>,
 ) -> ort::Result<Session> {
     let mut builder = Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::Level3)?
+        .with_optimization_level(level(recipe.optimization))?
         .with_intra_threads(recipe.threads)?
         // Sessions share the cores: a thread that spins while it waits takes them from its sisters.
         .with_intra_op_spinning(false)?;
@@ -226,6 +231,15 @@ fn build(
         builder = builder.with_execution_providers([provider.error_on_failure()])?;
     }
     builder.commit_from_file(model)
+}
+
+fn level(optimization: Optimization) -> GraphOptimizationLevel {
+    match optimization {
+        Optimization::Off => GraphOptimizationLevel::Disable,
+        Optimization::Basic => GraphOptimizationLevel::Level1,
+        Optimization::Extended => GraphOptimizationLevel::Level2,
+        Optimization::All => GraphOptimizationLevel::All,
+    }
 }
 
 fn dispatch(provider: Provider) -> ExecutionProviderDispatch {

@@ -5,17 +5,19 @@
 
 use std::{path::Path, path::PathBuf, sync::Arc};
 
-use ortolan_model::{Digest, Failure, ModelUri, Reason, Request};
+use ort::environment::Environment;
+use ortolan_model::{Digest, Failure, Found, ModelUri, Package, Reason, Request, Shape};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
     announce,
     app::App,
     cache::ResponseCache,
-    model::{Identity, Model, Settings},
+    model::{Identity, Model},
     options::Options,
     ports::Ports,
-    runtime,
+    repository::{Control, IsRepository, Keeper},
+    runtime, settings,
     signals::{Signal, Signals},
 };
 
@@ -36,8 +38,10 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
         name,
         version: options.model_version.clone(),
     };
-    app.catalog
-        .expect(&identity.name, &identity.version, &app.startup);
+    if options.repository.shape() != Shape::Repository {
+        app.catalog
+            .expect(&identity.name, &identity.version, &app.startup);
+    }
     let connections = ports.serve(&app)?;
     let (scheme, address) = (addresses.scheme(), addresses.http);
     match addresses.grpc {
@@ -82,28 +86,118 @@ fn model_name(options: &Options, uri: &ModelUri) -> Result<String, Failure> {
     Ok(name)
 }
 
-/// From the URI to a warm model.
+/// From the URI to warm models.
 async fn load(
     options: &Options,
     identity: Identity,
     uri: ModelUri,
     app: &Arc<App>,
 ) -> Result<(), Failure> {
+    let request = request(options, uri)?;
+    // The library is mapped while the model is fetched.
+    let library = options.onnxruntime.clone();
+    let started = spawn_blocking(move || runtime::start(library.as_deref()));
+    let found = ortolan_model::discover(&request, &*app.startup).await?;
+    let (environment, library) = started.await.map_err(|error| stopped(&error))??;
+    tracing::info!("ONNX Runtime from {}", library.display());
+    match found {
+        Found::Model(package) => load_one(options, identity, *package, environment, app).await,
+        Found::Repository {
+            repository,
+            digest,
+            timings,
+            is_in_place,
+        } => {
+            app.catalog.remove(&identity.name, &identity.version);
+            if options.is_given("name") || options.is_given("model_version") {
+                tracing::info!(
+                    "the models of a repository are called as their folders are: --name and --model-version \
+                     are not used"
+                );
+            }
+            for (phase, took) in timings {
+                app.startup.done(phase.as_str(), took);
+            }
+            if let Some(digest) = digest {
+                // Nothing else sets it.
+                let _ = app.digest.set(digest);
+            }
+            app.startup.enter("Load");
+            let control = options.repository.model_control;
+            if control == Control::Poll && !is_in_place {
+                return Err(cannot_poll(&request.uri));
+            }
+            let keeper = app.keep(Keeper::new(repository, options, environment));
+            keeper.start(app, &options.repository.load_model).await?;
+            if control == Control::Poll {
+                let (app, interval) = (Arc::clone(app), options.repository.poll_interval);
+                tokio::spawn(async move {
+                    if let Some(keeper) = app.repository() {
+                        keeper.poll(&app, interval).await;
+                    }
+                });
+            }
+            Ok(())
+        }
+    }
+}
+
+fn request(options: &Options, uri: ModelUri) -> Result<Request, Failure> {
     let mut request = Request::new(uri, cache_dir(options)?);
     request.expected_digest = expected_digest(options)?;
     request.pvc_root.clone_from(&options.pvc_root);
     request.credentials_dir.clone_from(&options.credentials_dir);
     request.max_model_bytes = options.max_model_bytes;
-    // The library is mapped while the model is fetched.
-    let library = options.onnxruntime.clone();
-    let started = spawn_blocking(move || runtime::start(library.as_deref()));
-    let package = ortolan_model::obtain(&request, &*app.startup).await?;
+    request.shape = options.repository.shape();
+    request.is_live = options.repository.is_live();
+    if options.repository.model_control == Control::Poll && request.expected_digest.is_some() {
+        return Err(Failure::new(
+            Reason::InvalidConfig,
+            "--digest names a content that never changes, and --model-control poll follows changes; \
+             leave one of them out",
+        ));
+    }
+    if options.repository.repository == IsRepository::Never && request.is_live {
+        return Err(Failure::new(
+            Reason::InvalidConfig,
+            "--model-control poll and explicit need a repository, and --repository never says that \
+             MODEL_URI is none",
+        ));
+    }
+    Ok(request)
+}
+
+fn cannot_poll(uri: &ModelUri) -> Failure {
+    Failure::new(
+        Reason::InvalidConfig,
+        format!(
+            "--model-control poll follows the changes of a directory, and {uri} is an archive; unpack it \
+             into a directory or a volume, or leave --model-control out"
+        ),
+    )
+}
+
+/// From a package to a warm model.
+async fn load_one(
+    options: &Options,
+    identity: Identity,
+    package: Package,
+    environment: Environment,
+    app: &Arc<App>,
+) -> Result<(), Failure> {
     for (phase, took) in &package.timings {
         app.startup.done(phase.as_str(), *took);
     }
-    let (environment, library) = started.await.map_err(|error| stopped(&error))??;
-    tracing::info!("ONNX Runtime from {}", library.display());
-    let (settings, startup) = (Settings::from(options), Arc::clone(&app.startup));
+    let (settings, notes) = settings::of(options, &package.settings);
+    for note in package
+        .notes
+        .iter()
+        .map(|note| format!("config.pbtxt: {note}"))
+        .chain(notes)
+    {
+        tracing::warn!("{note}");
+    }
+    let startup = Arc::clone(&app.startup);
     let meter = app.metrics.meter(&identity.name, &identity.version);
     let opened = spawn_blocking(move || {
         Model::open(identity, &settings, &environment, package, &startup, meter)

@@ -12,7 +12,7 @@
 //! written outside `cache_dir`; a file that was not fetched to its end never counts as the model;
 //! a `Package` whose request named a digest has that digest.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 mod archive;
 mod cache;
@@ -86,6 +86,8 @@ impl Request {
 pub struct Package {
     /// The `.onnx` file; external data lies beside it as the model names it.
     pub model_path: PathBuf,
+    /// To be kept as long as the model is used.
+    pub files: Held,
     /// Of what was fetched: the bare file, the archive, or the directory.
     pub digest: Digest,
     /// Size of what was fetched.
@@ -98,6 +100,27 @@ pub struct Package {
     pub notes: Vec<String>,
     /// How long each phase took, in order: Fetch, Verify, Unpack.
     pub timings: Vec<(Phase, Duration)>,
+}
+
+/// Copies that go when nobody holds them any more; nothing where the files stay by themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    _work: Option<Arc<cache::Work>>,
+}
+
+impl Held {
+    pub(crate) fn new(work: Option<cache::Work>) -> Self {
+        Self {
+            _work: work.map(Arc::new),
+        }
+    }
+}
+
+impl PartialEq for Held {
+    /// Where a copy lies says nothing about the model.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The steps from URI to files.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    ModelConfig, ModelUri, Package, Phase, Progress, Request, archive,
+    Held, ModelConfig, ModelUri, Package, Phase, Progress, Request, archive,
     cache::{Cache, Work},
     config,
     digest::{self, Digest},
@@ -86,6 +86,7 @@ pub async fn discover(request: &Request, progress: &dyn Progress) -> Result<Foun
     {
         let (folder, root, limit) = (folder.clone(), root.clone(), request.max_model_bytes);
         let repository = blocking(progress, None, move |_| live(folder, root, limit)).await?;
+        let repository = repository.live(cache);
         return Ok(Found::Repository {
             repository,
             digest: None,
@@ -157,6 +158,7 @@ impl Opened {
                 notes,
             } => Found::Model(Box::new(Package {
                 model_path: path,
+                files: Held::default(),
                 digest,
                 bytes,
                 config,
@@ -165,7 +167,13 @@ impl Opened {
                 timings,
             })),
             Self::Repository { folder, root } => Found::Repository {
-                repository: Repository::new(folder, root, request.max_model_bytes),
+                repository: {
+                    let repository = Repository::new(folder, root, request.max_model_bytes);
+                    match is_in_place && request.is_live {
+                        true => repository.live(Cache::new(&request.cache_dir)),
+                        false => repository,
+                    }
+                },
                 digest: Some(digest),
                 timings,
                 is_in_place,

@@ -11,7 +11,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
     Arrived, answer,
-    proto::{self, grpc_inference_service_server::GrpcInferenceService},
+    proto::{
+        self, grpc_inference_service_server::GrpcInferenceService,
+        repository_index_response::ModelIndex,
+    },
     request, status,
 };
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
     infer::{self, Request as Inference},
     metrics::Protocol,
     model::Model,
-    oip,
+    oip, repository,
 };
 
 /// Of one stream's requests so many run at once; the next is read when the first of them is answered.
@@ -224,9 +227,37 @@ impl GrpcInferenceService for Service {
         request: Request<proto::RepositoryIndexRequest>,
     ) -> Answer<proto::RepositoryIndexResponse> {
         let only_ready = request.into_inner().ready;
+        let entries = repository::index(&self.app, only_ready).await;
+        let entries = entries.map_err(|failure| status::not_managed(&failure))?;
+        let models = entries.into_iter().map(|entry| ModelIndex {
+            name: entry.name,
+            version: entry.version,
+            state: entry.state.to_owned(),
+            reason: entry.reason,
+        });
         Ok(Response::new(proto::RepositoryIndexResponse {
-            models: describe::index(&self.app, only_ready),
+            models: models.collect(),
         }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<proto::RepositoryModelLoadRequest>,
+    ) -> Answer<proto::RepositoryModelLoadResponse> {
+        let request = request.into_inner();
+        let parameters = request.parameters.keys().map(String::as_str);
+        let changed = repository::load(&self.app, &request.model_name, parameters).await;
+        changed.map_err(|error| status::not_changed(&error))?;
+        Ok(Response::new(proto::RepositoryModelLoadResponse {}))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<proto::RepositoryModelUnloadRequest>,
+    ) -> Answer<proto::RepositoryModelUnloadResponse> {
+        let changed = repository::unload(&self.app, &request.into_inner().model_name).await;
+        changed.map_err(|error| status::not_changed(&error))?;
+        Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
 }
 

@@ -7,6 +7,8 @@
 //! | a request that does not fit the model | INVALID_ARGUMENT |
 //! | a full queue, a message over the limit | RESOURCE_EXHAUSTED |
 //! | a deadline that passed | DEADLINE_EXCEEDED |
+//! | loading and unloading that is switched off | PERMISSION_DENIED |
+//! | loading and unloading that is not the clients' to do | FAILED_PRECONDITION |
 //! | our fault, or ONNX Runtime's | INTERNAL |
 
 use tonic::{
@@ -14,7 +16,9 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use crate::{catalog::FindError, infer::RunError, output::Unreadable};
+use ortolan_model::{Failure, Reason};
+
+use crate::{catalog::FindError, infer::RunError, output::Unreadable, repository::ManageError};
 
 /// Milliseconds until a client that retries by itself may try again: a queue empties in less.
 const PUSHBACK: &str = "1000";
@@ -50,6 +54,34 @@ pub(super) fn not_run(error: &RunError) -> Status {
         RunError::Failed(_) | RunError::Overrun { .. } | RunError::Panicked => Code::Internal,
     };
     Status::new(code, error.to_string())
+}
+
+/// No load or unload for a request.
+pub(super) fn not_changed(error: &ManageError) -> Status {
+    let code = match error {
+        ManageError::Off => Code::PermissionDenied,
+        ManageError::NotExplicit(_) => Code::FailedPrecondition,
+        ManageError::Unknown(_) => Code::NotFound,
+        ManageError::Parameter(_) => Code::InvalidArgument,
+        ManageError::Failed { failure, .. } => {
+            return Status::new(blame(failure), error.to_string());
+        }
+    };
+    Status::new(code, error.to_string())
+}
+
+/// A repository that cannot be read.
+pub(super) fn not_managed(failure: &Failure) -> Status {
+    Status::new(blame(failure), failure.to_string())
+}
+
+/// Whose fault it is: the model's, the moment's, or ours.
+fn blame(failure: &Failure) -> Code {
+    match failure.reason {
+        Reason::Internal => Code::Internal,
+        Reason::StoreUnavailable | Reason::OutOfSpace => Code::Unavailable,
+        _ => Code::InvalidArgument,
+    }
 }
 
 /// An output that cannot be read.

@@ -28,6 +28,7 @@ mod operations;
 mod paths;
 mod patience;
 mod raw;
+mod repository;
 pub mod request_id;
 pub mod tls;
 mod v1;
@@ -85,7 +86,9 @@ fn paths_v2(paths: Paths) -> Paths {
         .get(&below(VERSION, "stats"), v2::version_statistics)
         .post(&below(MODEL, "infer"), v2::infer)
         .post(&below(VERSION, "infer"), v2::infer_version)
-        .post("/v2/repository/index", v2::index)
+        .post("/v2/repository/index", repository::index)
+        .post("/v2/repository/models/{model}/load", repository::load)
+        .post("/v2/repository/models/{model}/unload", repository::unload)
 }
 
 async fn no_such_path(uri: Uri) -> ApiError {

@@ -205,6 +205,14 @@ fn operations() -> Vec<(&'static str, Value)> {
             infer(&["model", "version"]),
         ),
         ("/v2/repository/index", index()),
+        (
+            "/v2/repository/models/{model}/load",
+            change("Loads a model of the repository, or loads it again if its files changed."),
+        ),
+        (
+            "/v2/repository/models/{model}/unload",
+            change("Unloads a model; requests that it has are answered."),
+        ),
     ]
 }
 
@@ -234,6 +242,17 @@ fn index() -> Value {
     let ok = json!({ "application/json": { "schema": reference("Index") } });
     let summary = "Every version of every model and its state.";
     let mut described = post(summary, &body, &ok, &[400, 408, 413, 415], &[]);
+    described["post"]["requestBody"]["required"] = json!(false);
+    described
+}
+
+/// A load or an unload; the body may be empty, and the answer is.
+fn change(summary: &str) -> Value {
+    let object = json!({ "type": "object" });
+    let parameters = json!({ "type": "object", "properties": { "parameters": object } });
+    let body = json!({ "application/json": { "schema": parameters } });
+    let codes = [400, 403, 404, 408, 409, 413, 415, 500, 503];
+    let mut described = post(summary, &body, &json!({}), &codes, &["model"]);
     described["post"]["requestBody"]["required"] = json!(false);
     described
 }

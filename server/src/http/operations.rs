@@ -8,7 +8,12 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::{Answer, Shared, error::ApiError, json};
-use crate::{app::App, model::Model};
+use crate::{
+    app::App,
+    catalog::{Listed, State as Standing},
+    model::Model,
+    repository::Keeper,
+};
 
 /// What `prometheus-client` writes.
 const OPEN_METRICS: HeaderValue =
@@ -26,6 +31,9 @@ pub(super) async fn ready(State(app): Shared) -> Answer {
 }
 
 fn not_ready(app: &App) -> ApiError {
+    if let Some(failure) = app.repository().and_then(Keeper::first_failure) {
+        return ApiError::unavailable(format!("not ready: {failure}"));
+    }
     ApiError::unavailable(format!(
         "not ready yet; phase: {}",
         app.startup.snapshot().phase
@@ -44,24 +52,43 @@ pub(super) async fn ready_v2(State(app): Shared) -> Answer {
 }
 
 /// 200 with all that is known of the models when ready, 503 with the phases until then. A server of one
-/// model tells of it at the top.
+/// model tells of it at the top, one of a repository lists all of its models.
 pub(super) async fn startup(State(app): Shared) -> Response {
     let snapshot = app.startup.snapshot();
-    if !app.catalog.is_open() {
-        let mut response = json(json!(snapshot).to_string());
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        return response;
-    }
-    let models = app.catalog.models();
-    let mut body = match models.as_slice() {
-        [model] => described(model),
-        models => {
-            json!({ "models": models.iter().map(|model| described(model)).collect::<Vec<_>>() })
-        }
+    let is_ready = app.catalog.is_open();
+    let mut body = match app.catalog.models().as_slice() {
+        [model] if is_ready && app.repository().is_none() => described(model),
+        _ => json!({}),
     };
-    body["phase"] = "Ready".into();
-    body["phases"] = json!(snapshot.phases);
-    json(body.to_string())
+    if app.repository().is_some() {
+        let listed = app.catalog.list();
+        body["models"] = listed.iter().map(state_of).collect();
+        if let Some(digest) = app.digest.get() {
+            body["digest"] = digest.to_string().into();
+        }
+    }
+    if let (Some(body), serde_json::Value::Object(phases)) = (body.as_object_mut(), json!(snapshot))
+    {
+        body.extend(phases);
+    }
+    let mut response = json(body.to_string());
+    if !is_ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn state_of(listed: &Listed) -> serde_json::Value {
+    let (state, mut body) = match &listed.state {
+        Standing::Ready(model) => ("READY", described(model)),
+        Standing::Loading(startup) => ("LOADING", json!(startup.snapshot())),
+        Standing::Failed(reason) => ("UNAVAILABLE", json!({ "reason": reason })),
+    };
+    if body.get("model").is_none() {
+        body["model"] = json!({ "name": listed.name, "version": listed.version });
+    }
+    body["state"] = state.into();
+    body
 }
 
 fn described(model: &Model) -> serde_json::Value {
@@ -100,6 +127,10 @@ pub(super) async fn page(State(app): Shared) -> String {
         (
             "GET  /v2/health/live, /v2/health/ready".to_owned(),
             "its health",
+        ),
+        (
+            "POST /v2/repository/index".to_owned(),
+            "the models and their states",
         ),
         ("GET  /metrics".to_owned(), "OpenMetrics"),
         (

@@ -112,6 +112,29 @@ impl Server {
         }
     }
 
+    /// A server that a shell starts after `before`, for instance limits.
+    pub async fn start_limited(dir: TempDir, path: &Path, options: &[&str], before: &str) -> Self {
+        let port = free_port();
+        let options = [&["--name", "m"], options].concat();
+        let direct = command(path, dir.path(), port, &options);
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let child = Command::new("sh")
+            .args(["-c", &format!("{before}; exec \"$@\""), "sh"])
+            .arg(direct.get_program())
+            .args(direct.get_args())
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut server = Self {
+            base: format!("http://127.0.0.1:{port}"),
+            child,
+            _dir: dir,
+        };
+        server.wait_until_ready().await;
+        server
+    }
+
     async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
@@ -125,6 +148,10 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("the server was not ready in time: {}", self.log());
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn log(&self) -> String {

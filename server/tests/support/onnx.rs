@@ -72,6 +72,18 @@ pub struct TensorProto {
     pub name: String,
     #[prost(bytes, tag = "9")]
     pub raw: Vec<u8>,
+    #[prost(message, repeated, tag = "13")]
+    pub external: Vec<StringPair>,
+    #[prost(int32, tag = "14")]
+    pub location: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct StringPair {
+    #[prost(string, tag = "1")]
+    pub key: String,
+    #[prost(string, tag = "2")]
+    pub value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -190,6 +202,7 @@ pub fn float_initializer(name: &str, dims: &[i64], values: &[f32]) -> TensorProt
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect(),
+        ..TensorProto::default()
     }
 }
 
@@ -202,6 +215,7 @@ pub fn int_initializer(name: &str, dims: &[i64], values: &[i64]) -> TensorProto 
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect(),
+        ..TensorProto::default()
     }
 }
 
@@ -264,6 +278,46 @@ pub fn sum_and_difference() -> Model {
         ..Graph::default()
     };
     model(17, graph)
+}
+
+/// y = x * factor, both [batch, 2]: tells one version of a model from another.
+pub fn scaled(factor: f32) -> Model {
+    let graph = Graph {
+        nodes: vec![node("Mul", &["x", "factor"], &["y"])],
+        initializers: vec![float_initializer("factor", &[1], &[factor])],
+        inputs: vec![tensor("x", FLOAT, &[-1, 2])],
+        outputs: vec![tensor("y", FLOAT, &[-1, 2])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}
+
+/// y = x * weights, all of them [n]; the weights lie beside the model in `weights.bin`, the second value.
+pub fn external(weight: f32, n: i64) -> (Model, Vec<u8>) {
+    let pair = |key: &str, value: &str| StringPair {
+        key: key.into(),
+        value: value.into(),
+    };
+    let weights = TensorProto {
+        dims: vec![n],
+        element: FLOAT,
+        name: "weights".into(),
+        external: vec![pair("location", "weights.bin")],
+        location: 1,
+        ..TensorProto::default()
+    };
+    let graph = Graph {
+        nodes: vec![node("Mul", &["x", "weights"], &["y"])],
+        initializers: vec![weights],
+        inputs: vec![tensor("x", FLOAT, &[n])],
+        outputs: vec![tensor("y", FLOAT, &[n])],
+        ..Graph::default()
+    };
+    let bytes = vec![weight; n as usize]
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    (model(17, graph), bytes)
 }
 
 /// Multiplies [batch, n] by itself `steps` times: as slow as the test wants.
@@ -387,6 +441,7 @@ pub fn first_row() -> Model {
         element: 9,
         name: "chosen".into(),
         raw: vec![1],
+        ..TensorProto::default()
     };
     let graph = Graph {
         nodes: vec![Node {

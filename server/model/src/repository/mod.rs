@@ -11,7 +11,8 @@
 //! Inputs: a folder that may change while it is read. Outputs: what it holds now ([`Repository::look`],
 //! which reads no model), and one version as a [`Package`] ([`Repository::open`], which reads and
 //! hashes it). Invariants: one folder that cannot be read says so and hides no other; a version whose
-//! files changed while they were hashed is never given out; what is unchanged is hashed once.
+//! files changed while they were hashed is never given out; what is unchanged is hashed once; a file
+//! that stays mapped while its model serves is a copy that nobody else writes.
 
 mod shape;
 
@@ -25,7 +26,9 @@ use std::{
 
 pub(crate) use self::shape::root_of;
 use crate::{
-    ModelConfig, Package, Phase, config,
+    Held, ModelConfig, Package, Phase,
+    cache::{Cache, Work},
+    config,
     digest::{self, Digest},
     disk,
     failure::{Failure, Reason},
@@ -55,6 +58,8 @@ pub struct Repository {
     confine: Option<PathBuf>,
     /// Bound for one version's files.
     limit: u64,
+    /// The files may change: those that stay mapped are copied into this cache.
+    copies: Option<Cache>,
     /// Files that were hashed, while they have this stamp.
     hashed: Mutex<HashMap<PathBuf, (Stamp, Digest)>>,
 }
@@ -89,8 +94,16 @@ impl Repository {
             root,
             confine,
             limit,
+            copies: None,
             hashed: Mutex::default(),
         }
+    }
+
+    /// Its files may change while their models serve.
+    #[must_use]
+    pub(crate) fn live(mut self, copies: Cache) -> Self {
+        self.copies = Some(copies);
+        self
     }
 
     /// Where it lies.
@@ -187,24 +200,38 @@ impl Repository {
         }
     }
 
-    /// Reads and hashes one version. Blocking.
+    /// What the file system says of one version's files now. Blocking.
+    pub fn mark(&self, name: &str, version: u64) -> Result<Mark, Failure> {
+        let files = tree::list(&self.root.join(name), self.confine.as_deref())?;
+        Ok(mark(&files, version))
+    }
+
+    /// Reads and hashes one version, whose files were seen with this mark. Blocking.
     ///
     /// # Errors
     /// Why it cannot be served. [`Reason::StoreUnavailable`] when its files changed meanwhile: the next
     /// look will find them again.
-    pub fn open(&self, name: &str, version: u64) -> Result<Package, Failure> {
+    pub fn open(&self, name: &str, version: u64, seen: &Mark) -> Result<Package, Failure> {
         let start = Instant::now();
         let folder = self.root.join(name);
         let files = tree::list(&folder, self.confine.as_deref())?;
-        let before = mark(&files, version);
-        let bytes = before.0.iter().map(|file| file.bytes).sum();
+        let bytes = seen.0.iter().map(|file| file.bytes).sum();
         ensure_size(&folder.join(version.to_string()), bytes, self.limit)?;
-        let digest = self.digest(&folder, &before)?;
+        let digest = self.digest(&folder, seen)?;
         let triton = self.config(name, &files)?;
-        let model = model_file(name, version, triton.model_filename.as_deref(), &before)?;
-        let config = self.pipeline(&folder, version, &before)?;
-        let after = tree::list(&folder, self.confine.as_deref())?;
-        if mark(&after, version) != before {
+        let mut model_path = folder.join(model_file(
+            name,
+            version,
+            triton.model_filename.as_deref(),
+            seen,
+        )?);
+        let copy = self.copy(&folder, version, seen)?;
+        if let Some(work) = &copy {
+            let inside = model_path.strip_prefix(&folder).unwrap_or(&model_path);
+            model_path = work.stage().join(inside);
+        }
+        let config = self.pipeline(&folder, version, seen)?;
+        if self.mark(name, version)? != *seen {
             return Err(Failure::new(
                 Reason::StoreUnavailable,
                 format!(
@@ -213,7 +240,8 @@ impl Repository {
             ));
         }
         Ok(Package {
-            model_path: folder.join(model),
+            model_path,
+            files: Held::new(copy),
             digest,
             bytes,
             settings: triton.settings.overlaid(&config.batching),
@@ -221,6 +249,34 @@ impl Repository {
             notes: triton.notes,
             timings: vec![(Phase::Verify, start.elapsed())],
         })
+    }
+
+    /// ONNX Runtime reads a model's own file and closes it. What lies beside it stays mapped: cut off, it
+    /// would end the process, and written over, it would answer with other weights. So where files may
+    /// change, a version of several files is copied (shared blocks where the file system can).
+    fn copy(&self, folder: &Path, version: u64, seen: &Mark) -> Result<Option<Work>, Failure> {
+        let inside = format!("{version}/");
+        let own: Vec<&Entry> = seen
+            .0
+            .iter()
+            .filter(|file| file.path.starts_with(&inside))
+            .collect();
+        let (Some(cache), true) = (&self.copies, own.len() > 1) else {
+            return Ok(None);
+        };
+        let work = cache.work()?;
+        let bytes = own.iter().map(|file| file.bytes).sum();
+        disk::ensure_room(&work.stage(), bytes)?;
+        for file in own {
+            let (from, to) = (folder.join(&file.path), work.stage().join(&file.path));
+            let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+            made.and_then(|()| fs::copy(&from, &to))
+                .map_err(|e| match e.kind() {
+                    io::ErrorKind::NotFound => disk::failure("read", &from, &e),
+                    _ => disk::write_failure(&to, Some(bytes), &e),
+                })?;
+        }
+        Ok(Some(work))
     }
 
     /// As of a directory (see [`tree`]), over the files of the version and those beside it.

@@ -18,6 +18,10 @@ fn write(root: &Path, file: &str, content: &str) {
     fs::write(path, content).unwrap();
 }
 
+fn open(repository: &Repository, name: &str, version: u64) -> Result<Package, Failure> {
+    repository.open(name, version, &repository.mark(name, version)?)
+}
+
 fn versions(listing: &Listing, name: &str) -> Vec<u64> {
     listing.models[name]
         .as_ref()
@@ -129,7 +133,7 @@ fn the_digest_is_of_the_version_and_what_lies_beside_it_whatever_the_times() {
         "m/2/model.onnx",
         "m/labels.txt",
     ]);
-    let package = repository.open("m", 1).unwrap();
+    let package = open(&repository, "m", 1).unwrap();
     let line = |file: &str| tree::line(&Digest::of(format!("m/{file}").as_bytes()), file);
     let text = [line("1/model.onnx"), line("1/w.bin"), line("labels.txt")].concat();
     assert_eq!(package.digest, Digest::of(text.as_bytes()));
@@ -137,12 +141,12 @@ fn the_digest_is_of_the_version_and_what_lies_beside_it_whatever_the_times() {
     assert_eq!(package.bytes, 14 + 9 + 12);
     write(dir.path(), "m/1/w.bin", "m/1/w.bin");
     assert_eq!(
-        repository.open("m", 1).unwrap().digest,
+        open(&repository, "m", 1).unwrap().digest,
         package.digest,
         "written again, not changed"
     );
     write(dir.path(), "m/1/w.bin", "m/1/w.biN");
-    assert_ne!(repository.open("m", 1).unwrap().digest, package.digest);
+    assert_ne!(open(&repository, "m", 1).unwrap().digest, package.digest);
 }
 
 #[test]
@@ -179,7 +183,7 @@ fn the_model_is_the_file_that_the_configuration_names_or_model_onnx_or_the_only_
     for (files, config, expected) in cases {
         let (dir, repository) = repository(files);
         write(dir.path(), "m/config.pbtxt", config);
-        match (repository.open("m", 1), expected) {
+        match (open(&repository, "m", 1), expected) {
             (Ok(package), Ok(path)) => assert_eq!(package.model_path, dir.path().join(path)),
             (Err(failure), Err(words)) => assert!(failure.message.contains(words), "{failure}"),
             (got, expected) => panic!("{files:?}: {got:?}, expected {expected:?}"),
@@ -198,7 +202,7 @@ fn model_yaml_and_labels_come_from_the_version_or_from_beside_it() {
     );
     write(dir.path(), "m/labels.txt", "daisy\nrose\n");
     write(dir.path(), "m/model.yaml", "batching: {maxDelay: 1ms}");
-    let package = repository.open("m", 1).unwrap();
+    let package = open(&repository, "m", 1).unwrap();
     assert_eq!(package.settings.labels["y"], ["daisy", "rose"]);
     let batching = &package.settings.batching;
     assert_eq!((batching.max, &batching.preferred[..]), (Some(8), &[4][..]));
@@ -207,13 +211,13 @@ fn model_yaml_and_labels_come_from_the_version_or_from_beside_it() {
         Some(std::time::Duration::from_millis(1))
     );
     write(dir.path(), "m/1/model.yaml", "batching: {maxBatch: 2}");
-    let batching = repository.open("m", 1).unwrap().settings.batching;
+    let batching = open(&repository, "m", 1).unwrap().settings.batching;
     assert_eq!(
         (batching.max, batching.max_delay, batching.preferred.len()),
         (Some(2), None, 0)
     );
     fs::remove_file(dir.path().join("m/labels.txt")).unwrap();
-    let failure = repository.open("m", 1).unwrap_err();
+    let failure = open(&repository, "m", 1).unwrap_err();
     assert!(
         failure
             .message
@@ -227,9 +231,55 @@ fn a_version_that_is_larger_than_the_limit_is_refused() {
     let (dir, _) = repository(&["m/1/model.onnx"]);
     let small = Repository::new(dir.path().to_path_buf(), None, 10);
     assert_eq!(
-        small.open("m", 1).unwrap_err().reason,
+        open(&small, "m", 1).unwrap_err().reason,
         Reason::ModelTooLarge
     );
+}
+
+#[test]
+fn files_that_changed_since_they_were_seen_are_not_given_out() {
+    let (dir, repository) = repository(&["m/1/model.onnx"]);
+    let seen = repository.mark("m", 1).unwrap();
+    write(dir.path(), "m/1/model.onnx", "another");
+    let failure = repository.open("m", 1, &seen).unwrap_err();
+    assert_eq!(failure.reason, Reason::StoreUnavailable);
+    assert!(
+        failure.message.contains("change while they are read"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn what_would_stay_mapped_is_copied_where_files_may_change_and_the_copy_goes_with_its_last_holder()
+{
+    let cache = tempfile::tempdir().unwrap();
+    let (dir, fixed) = repository(&[
+        "m/1/model.onnx",
+        "m/1/data/w.bin",
+        "m/labels.txt",
+        "one/1/model.onnx",
+    ]);
+    assert_eq!(
+        open(&fixed, "m", 1).unwrap().model_path,
+        dir.path().join("m/1/model.onnx")
+    );
+    let live =
+        Repository::new(dir.path().to_path_buf(), None, 1 << 20).live(Cache::new(cache.path()));
+    assert_eq!(
+        open(&live, "one", 1).unwrap().model_path,
+        dir.path().join("one/1/model.onnx")
+    );
+    let package = open(&live, "m", 1).unwrap();
+    assert_eq!(package.digest, open(&fixed, "m", 1).unwrap().digest);
+    let copied = package.model_path.with_file_name("data/w.bin");
+    assert!(copied.starts_with(cache.path()) && package.model_path.is_file());
+    fs::write(dir.path().join("m/1/data/w.bin"), "").unwrap();
+    assert_eq!(fs::read_to_string(&copied).unwrap(), "m/1/data/w.bin");
+    let held = package.files.clone();
+    drop(package);
+    assert!(copied.exists());
+    drop(held);
+    assert!(!copied.exists());
 }
 
 #[test]

@@ -131,6 +131,9 @@ fn read(mut file: Fields<'_>) -> Result<Config, Wrong> {
             .warm_up
             .push(sections::warm_up(&sample, batch.is_some(), notes)?);
     }
+    if settings.warm_up.len() > 1 {
+        notes.push("of model_warmup only the first sample is used".to_owned());
+    }
     if let Some(cache) = file.one("response_cache")? {
         settings.cache = sections::response_cache(&cache, notes)?;
     }

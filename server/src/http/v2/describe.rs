@@ -1,15 +1,12 @@
 //! What the server tells of itself and its models, as JSON. The facts are those of [`crate::describe`].
 
 use axum::{
-    body::Body,
     extract::{Path, State},
     response::Response,
 };
-use http::Request;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::{Answer, Shared, body, json, object};
+use super::super::{Answer, Shared, json};
 use crate::{
     app::App,
     describe,
@@ -125,35 +122,6 @@ pub(in crate::http) async fn version_statistics(
     Ok(answer(
         &json!({ "model_stats": [statistics(&describe::statistics(&model))] }),
     ))
-}
-
-#[derive(Default, Deserialize)]
-struct IndexRequest {
-    #[serde(default)]
-    ready: bool,
-}
-
-/// `POST /v2/repository/index`; the body may be empty.
-pub(in crate::http) async fn index(State(app): Shared, request: Request<Body>) -> Answer {
-    let body = body::receive(request, app.max_body).await?;
-    let wanted: IndexRequest = if body.trim_ascii().is_empty() {
-        IndexRequest::default()
-    } else {
-        object::read(&body)?
-    };
-    let models = describe::index(&app, wanted.ready);
-    let models: Vec<Value> = models
-        .into_iter()
-        .map(|model| {
-            json!({
-                "name": model.name,
-                "version": model.version,
-                "state": model.state,
-                "reason": model.reason,
-            })
-        })
-        .collect();
-    Ok(answer(&Value::Array(models)))
 }
 
 /// As Triton writes it: enums by their names, numbers as numbers.

@@ -24,8 +24,8 @@ mod describe;
 pub(crate) mod request;
 
 pub(super) use self::describe::{
-    all_statistics, index, model_config, model_metadata, model_ready, model_statistics,
-    server_metadata, version_config, version_metadata, version_ready, version_statistics,
+    all_statistics, model_config, model_metadata, model_ready, model_statistics, server_metadata,
+    version_config, version_metadata, version_ready, version_statistics,
 };
 
 /// `POST /v2/models/{model}/infer`

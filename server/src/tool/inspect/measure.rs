@@ -70,6 +70,7 @@ pub fn measure(
         threads: options.threads.into(),
         provider: Provider::CPU,
         fallback: Fallback::Fail,
+        optimization: ortolan_model::settings::Optimization::All,
     };
     let before_bytes = process::resident();
     let mut resident = before_bytes;

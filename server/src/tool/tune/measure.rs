@@ -261,6 +261,7 @@ fn open(
         threads: number(layout.threads),
         queue: number(1 << 16),
         batching,
+        optimization: package.settings.optimization,
         ..Settings::default()
     };
     let meter = Metrics::default().meter(&identity.name, &identity.version);
