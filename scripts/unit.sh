@@ -7,4 +7,6 @@ cd "$REPO"
 # The server's tests run models: they need the library, and say so themselves when it is missing.
 ORTOLAN_ONNXRUNTIME=${ORTOLAN_ONNXRUNTIME:-$("$REPO/scripts/onnxruntime.sh")/libonnxruntime.so}
 export ORTOLAN_ONNXRUNTIME
+# And real models, through pipelines.
+"$REPO/scripts/models.sh" > /dev/null
 step "unit and property tests" nice cargo test --workspace --exclude ortolan-tests --exclude ortolan-e2e --locked "$@"

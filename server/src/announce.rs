@@ -80,11 +80,9 @@ fn tensors(what: &str, specs: &[TensorSpec]) -> Vec<String> {
 
 /// A curl line that works as it stands: small tensors written out, else the model's metadata.
 fn example(base: &str, model: &Model) -> String {
-    if model.pipeline.is_some() {
-        return format!(
-            "curl --data-binary @photo.jpg {base}/predict/{}",
-            model.name
-        );
+    if let Some(pipeline) = &model.pipeline {
+        let example = pipeline.reader.example();
+        return format!("curl {example} {base}/predict/{}", model.name);
     }
     let inputs: Option<Vec<String>> = model.signature.required().map(zeros).collect();
     match inputs {

@@ -9,8 +9,12 @@ use ortolan_model::Digest;
 use tokio::sync::watch;
 
 use crate::{
-    cache::ResponseCache, catalog::Catalog, metrics::Metrics, repository::Keeper, startup::Startup,
+    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, pipeline::workers::Workers,
+    repository::Keeper, startup::Startup,
 };
+
+/// Bodies that may wait to be decoded, unless the options say otherwise.
+const PIPELINE_QUEUE: usize = 256;
 
 /// How far the app's end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct App {
     pub cache: Option<ResponseCache>,
     /// The counters.
     pub metrics: Metrics,
+    /// The threads that pipelines run on, as many as the sessions may have cores.
+    pub pipelines: Workers,
     /// The same as the phase, for each answer to look at without a lock.
     draining: AtomicBool,
     phase: watch::Sender<Phase>,
@@ -53,6 +59,7 @@ impl App {
             max_body,
             cache: None,
             metrics: Metrics::default(),
+            pipelines: Workers::new(cpu::available(), PIPELINE_QUEUE),
             draining: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
             repository: OnceLock::new(),

@@ -12,10 +12,9 @@ use std::{
 
 use ort::environment::Environment;
 use ortolan_model::{
-    Digest, Failure, Held, Package, Pipeline, Reason,
+    Digest, Failure, Held, Package, Reason,
     settings::{Batching, Optimization, Priorities},
 };
-use tokio::sync::Semaphore;
 
 use crate::{
     cache::Load,
@@ -23,7 +22,7 @@ use crate::{
     engine::{Cold, Engine, Plan, warm_up_inputs},
     metrics::Meter,
     options::{Fallback, Options, Provider, Sessions},
-    pipeline,
+    pipeline::Prepared,
     runtime::{self, Recipe},
     signature::Signature,
     startup::Startup,
@@ -122,11 +121,7 @@ pub struct Model {
     /// What it takes and gives.
     pub signature: Arc<Signature>,
     /// How `POST /predict/{model}` reads and answers.
-    pub pipeline: Option<Pipeline>,
-    /// Bounds the pipelines that run beside each other.
-    pub pipeline_slots: Semaphore,
-    /// Bounds the pipelines that run or wait.
-    pub pipeline_queue: Semaphore,
+    pub pipeline: Option<Arc<Prepared>>,
     /// The names of an output's classes, by output, where `config.pbtxt` has them.
     pub labels: BTreeMap<String, Vec<String>>,
     /// What lies on disk for it alone.
@@ -169,13 +164,14 @@ impl Model {
         let (cold, sessions) = load(settings, environment, &package.model_path, &meter)?;
         declared::check(&package.settings, &cold.signature)
             .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
-        let mut known = Vec::new();
-        if let Some(pipeline) = &package.config.pipeline {
-            pipeline::check(pipeline, &cold.signature)
-                .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
-            let ortolan_model::Input::Image(input) = &pipeline.input;
-            known.push((0, pipeline::image::shape(input)));
-        }
+        let pipeline = package.config.pipeline.as_ref();
+        let pipeline = pipeline.map(|pipeline| Prepared::new(pipeline, &cold.signature));
+        let pipeline = pipeline
+            .transpose()
+            .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
+        let known = pipeline.as_ref().map_or_else(Vec::new, |pipeline| {
+            pipeline.warm_up_shapes(&cold.signature)
+        });
         startup.done("Load", start.elapsed());
         let start = Instant::now();
         startup.enter("WarmUp");
@@ -193,9 +189,7 @@ impl Model {
             version: identity.version,
             engine,
             signature,
-            pipeline: package.config.pipeline,
-            pipeline_slots: Semaphore::new(sessions.max(2)),
-            pipeline_queue: Semaphore::new(settings.queue.get()),
+            pipeline: pipeline.map(Arc::new),
             labels: package.settings.labels,
             files: package.files,
             digest: package.digest,

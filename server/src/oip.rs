@@ -226,10 +226,8 @@ fn labels(model: &Model, output: usize) -> &[String] {
     if let Some(labels) = name.and_then(|name| model.labels.get(name)) {
         return labels;
     }
-    match model.pipeline.as_ref().map(|pipeline| &pipeline.output) {
-        Some(ortolan_model::Output::Classification { labels, .. }) => labels,
-        _ => &[],
-    }
+    let pipeline = model.pipeline.as_ref();
+    pipeline.map_or(&[], |pipeline| pipeline.writer.labels())
 }
 
 /// As Triton does it: of a batch each row is ranked by itself, of anything else all elements together.

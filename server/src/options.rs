@@ -18,7 +18,7 @@ const TOOLS: &str = "Tools, asked for by the first word (a model of that name is
   ortolan-server optimize MODEL_URI -o OUT     ONNX Runtime's offline optimisation
 Each has its own --help.";
 
-/// Serves ONNX models over HTTP: Open Inference Protocol V2, V1 predict, and photographs as they are.
+/// Serves ONNX models over HTTP: Open Inference Protocol V2, V1 predict, and photographs, texts, files and rows as they are.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "ortolan-server",
@@ -162,6 +162,11 @@ pub struct Options {
     /// Scratch space for downloads [default: the user's cache directory].
     #[arg(long, value_name = "DIR", env = "ORTOLAN_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+
+    /// A model.yaml of your own: its sections replace those of the model's; the labels and the tokenizer
+    /// that it names lie in the model's package.
+    #[arg(long, value_name = "PATH", env = "ORTOLAN_MODEL_CONFIG")]
+    pub model_config: Option<PathBuf>,
 
     /// Where claims are mounted: pvc://claim/a/b is read from DIR/claim/a/b.
     #[arg(

@@ -13,8 +13,10 @@ use crate::{
     announce,
     app::App,
     cache::ResponseCache,
+    cpu,
     model::{Identity, Model},
     options::Options,
+    pipeline::workers::Workers,
     ports::Ports,
     repository::{Control, IsRepository, Keeper},
     runtime, settings,
@@ -33,6 +35,7 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let addresses = ports.addresses()?;
     let mut app = App::new(options.max_body_bytes);
     app.cache = (options.response_cache > 0).then(|| ResponseCache::new(options.response_cache));
+    app.pipelines = Workers::new(cpu::available(), options.queue.get());
     let app = Arc::new(app);
     let identity = Identity {
         name,
@@ -148,6 +151,7 @@ fn request(options: &Options, uri: ModelUri) -> Result<Request, Failure> {
     request.pvc_root.clone_from(&options.pvc_root);
     request.credentials_dir.clone_from(&options.credentials_dir);
     request.max_model_bytes = options.max_model_bytes;
+    request.model_config.clone_from(&options.model_config);
     request.shape = options.repository.shape();
     request.is_live = options.repository.is_live();
     if options.repository.model_control == Control::Poll && request.expected_digest.is_some() {

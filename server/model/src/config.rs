@@ -2,15 +2,15 @@
 //!
 //! Strict: an unknown field, a value out of range or a missing label file is a
 //! [`Reason::InvalidConfig`] with a sentence that says where and what is known. An absent file is
-//! an empty configuration: the model is then served with tensors only.
+//! an empty configuration: the model is then served with tensors only. A second file, the user's own
+//! (`--model-config`), replaces the sections that it has; the files that either names lie in the
+//! package.
 //!
-//! Invariants of a [`ModelConfig`] made by [`parse`]: width and height are 1..=8192, `mean` and
-//! `std` have three finite entries, no entry of `std` is zero, `top_k` is at least 1, and labels
-//! are trimmed and not empty.
+//! Invariants of a [`ModelConfig`] made here: sizes are within their documented ranges, `mean` and
+//! `std` have three finite entries, no entry of `std` is zero, `top_k` is at least 1, labels are
+//! trimmed and not empty, and a tokenizer's file exists inside the package.
 
 use std::path::{Component, Path, PathBuf};
-
-use serde::Deserialize;
 
 use crate::{
     disk,
@@ -20,6 +20,10 @@ use crate::{
 };
 
 mod batching;
+mod check;
+mod raw;
+
+pub use raw::{Channels, Layout, Overflow, Pooling, Resize};
 
 /// The file's name, beside the model.
 pub const FILE: &str = "model.yaml";
@@ -27,8 +31,6 @@ pub const FILE: &str = "model.yaml";
 /// More than any configuration needs; less than what would hurt to read.
 pub(crate) const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 const MAX_LABELS_BYTES: u64 = 16 * 1024 * 1024;
-const MAX_SIDE: u32 = 8192;
-const DEFAULT_TOP_K: usize = 5;
 
 /// What `model.yaml` says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,6 +56,12 @@ pub struct Pipeline {
 pub enum Input {
     /// A JPEG, PNG or WebP image.
     Image(ImageInput),
+    /// Texts, through a tokenizer.
+    Text(TextInput),
+    /// Any bytes: what stands at their beginning, in the middle and at the end.
+    Bytes(BytesInput),
+    /// Rows of numbers and strings, as JSON or CSV.
+    Rows(RowsInput),
 }
 
 /// From an image to one float tensor of shape [1, 3, height, width] or [1, height, width, 3].
@@ -65,6 +73,9 @@ pub struct ImageInput {
     pub height: u32,
     /// How an image of another size is brought to width × height.
     pub resize: Resize,
+    /// With [`Resize::Crop`]: the pixels that the image's shorter side is brought to before the middle is
+    /// cut out, not less than the larger of width and height. `None`: as few as cover the size.
+    pub short_side: Option<u32>,
     /// The order of the colours.
     pub channels: Channels,
     /// The order of the axes.
@@ -76,142 +87,187 @@ pub struct ImageInput {
     pub std: Vec<f32>,
 }
 
-/// How an image is brought to the model's size.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Resize {
-    /// Keep the proportions; fill the rest with the mean colour.
-    Fit,
-    /// Keep the proportions; scale until the image covers the size, cut the middle out.
-    #[default]
-    Crop,
-    /// Ignore the proportions.
-    Stretch,
+/// From texts to whole numbers of shape [texts, tokens]: ids, and where the model takes them a mask
+/// and token types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextInput {
+    /// A `tokenizer.json` of Hugging Face's `tokenizers`, on disk.
+    pub tokenizer: PathBuf,
+    /// The most tokens of one text, special ones included. `None`: what the tokenizer's own file says.
+    pub max_tokens: Option<usize>,
+    /// What is done with a text of more.
+    pub overflow: Overflow,
+    /// The most tokens, padding included, that go into one run of the model; more texts are several
+    /// runs.
+    pub max_run_tokens: usize,
+    /// The input for the tokens' numbers.
+    pub ids: String,
+    /// The input that is 1 for a token and 0 for padding.
+    pub mask: String,
+    /// The input for the tokens' types: 0 in a single text.
+    pub types: String,
 }
 
-/// The order of the colours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Channels {
-    /// Red first.
-    #[default]
-    Rgb,
-    /// Blue first.
-    Bgr,
+/// From bytes to `head + middle + tail` whole numbers, of shape [1, head + middle + tail].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BytesInput {
+    /// Bytes taken from the beginning.
+    pub head: usize,
+    /// Bytes taken around the middle.
+    pub middle: usize,
+    /// Bytes taken from the end.
+    pub tail: usize,
+    /// Only so many bytes from each end are looked at.
+    pub block: usize,
+    /// The number that stands where there are no bytes.
+    pub padding: i32,
+    /// White space at the outer ends does not count.
+    pub strip: bool,
 }
 
-/// The order of the axes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Layout {
-    /// Batch, channels, height, width.
-    #[default]
-    Nchw,
-    /// Batch, height, width, channels.
-    Nhwc,
+/// From rows to tensors of shape [rows, columns].
+#[derive(Clone, Debug, PartialEq)]
+pub struct RowsInput {
+    /// In the order in which the model takes them. Empty: the names of the model's inputs, where
+    /// each takes one column; else the columns have no names.
+    pub columns: Vec<Column>,
+    /// What stands for a missing value in a column that does not say.
+    pub missing: Option<Missing>,
 }
 
-/// What the model's first output is.
+/// One column of a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// As requests write it.
+    pub name: String,
+    /// What stands for a missing value. `None`: what [`RowsInput`] says.
+    pub missing: Option<Missing>,
+}
+
+/// What the model takes where a value is missing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Missing {
+    /// NaN among them.
+    Number(f64),
+    /// In a column of strings.
+    Text(String),
+}
+
+/// What is made of the model's outputs.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// One score for each class.
-    Classification {
-        /// The classes' names in the order of the scores. Empty: classes are shown by number.
-        labels: Vec<String>,
-        /// The model's output is logits: apply softmax.
-        softmax: bool,
-        /// How many of the best classes an answer names.
-        top_k: usize,
+    Classification(Classification),
+    /// A vector for each item of a request.
+    Embedding(Embedding),
+    /// The tensors as they are.
+    Raw {
+        /// The outputs to answer. Empty: all.
+        tensors: Vec<String>,
     },
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawConfig {
-    pipeline: Option<RawPipeline>,
-    batching: Option<batching::RawBatching>,
+/// How scores become classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Classification {
+    /// The model's output. `None`: its first one of floats.
+    pub tensor: Option<String>,
+    /// The classes' names in the order of the scores. Empty: classes are shown by number.
+    pub labels: Vec<String>,
+    /// How a score becomes a probability.
+    pub activation: Activation,
+    /// How many of the best classes an answer names.
+    pub top_k: usize,
+    /// The least probability that an answer names.
+    pub threshold: Option<f32>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPipeline {
-    input: RawInput,
-    output: RawOutput,
+/// How a score becomes a probability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// It is one.
+    None,
+    /// Logits of classes of which one holds.
+    Softmax,
+    /// Logits of classes of which each holds or not.
+    Sigmoid,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum InputKind {
-    Image,
+/// How an output becomes one vector for each item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedding {
+    /// The model's output. `None`: its first one of floats.
+    pub tensor: Option<String>,
+    /// How the vectors of the tokens become one. `None`: `mean` where the output has an axis of
+    /// tokens, else nothing is to be done.
+    pub pooling: Option<Pooling>,
+    /// Scale the vector to length 1.
+    pub normalize: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OutputKind {
-    Classification,
+/// A configuration's text and how sentences name it.
+pub(crate) struct Source {
+    pub(crate) name: String,
+    pub(crate) text: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawInput {
-    kind: InputKind,
-    width: u32,
-    height: u32,
-    #[serde(default)]
-    resize: Resize,
-    #[serde(default)]
-    channels: Channels,
-    #[serde(default)]
-    layout: Layout,
-    #[serde(default)]
-    mean: Vec<f32>,
-    #[serde(default)]
-    std: Vec<f32>,
+/// Where the files that a configuration names are searched.
+pub(crate) struct Place<'a> {
+    /// Relative paths start here.
+    pub(crate) base: &'a Path,
+    /// No path may lead out of here.
+    pub(crate) root: Option<&'a Path>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RawOutput {
-    kind: OutputKind,
-    labels: Option<String>,
-    #[serde(default)]
-    softmax: bool,
-    top_k: Option<usize>,
-}
-
-/// Reads `model.yaml` and the labels it names; a labels path starts from the folder that `model.yaml` lies in. Neither may lead out of `root`. Blocking.
-pub(crate) fn load(file: &Path, root: Option<&Path>) -> Result<ModelConfig, Failure> {
-    let root = canonical(root)?;
-    tree::confined(file, root.as_deref())?;
-    let text = read_text(file, MAX_CONFIG_BYTES, FILE)?;
-    let base = file.parent().unwrap_or(Path::new("."));
-    parse(&text, |labels| read_labels(base, labels, root.as_deref()))
-}
-
-/// Checks the text of a `model.yaml`; `labels` reads the file that it names.
-pub(crate) fn parse(
-    text: &str,
-    labels: impl FnOnce(&str) -> Result<Vec<String>, Failure>,
+/// Reads the package's `model.yaml`, if it has one, the user's own, if there is one, and the files that
+/// they name. Those lie relative to the `model.yaml`, without one relative to `folder`. None may lead out of `root`. Blocking.
+pub(crate) fn load(
+    packaged: Option<&Path>,
+    own: Option<&Path>,
+    folder: &Path,
+    root: Option<&Path>,
 ) -> Result<ModelConfig, Failure> {
-    let blank = text
-        .lines()
-        .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'));
-    if blank {
-        return Ok(ModelConfig::default());
+    let root = canonical(root)?;
+    let mut sources = Vec::new();
+    if let Some(own) = own {
+        sources.push(Source {
+            name: own.display().to_string(),
+            text: read_text(own, MAX_CONFIG_BYTES, "--model-config")?,
+        });
     }
-    let raw: RawConfig = serde_saphyr::from_str(text).map_err(|e| {
-        // The first line is the sentence, the others show the place, which it names.
-        let text = e.to_string();
-        let first = text.lines().next().unwrap_or_default();
-        wrong(first.strip_prefix("error: ").unwrap_or(first))
-    })?;
-    let batching = raw.batching.map(batching::check).transpose();
-    let batching = batching.map_err(|sentence| wrong(&sentence))?;
-    let pipeline = match raw.pipeline {
-        Some(raw) => Some(Pipeline {
-            input: check_input(raw.input)?,
-            output: check_output(raw.output, labels)?,
-        }),
+    if let Some(file) = packaged {
+        tree::confined(file, root.as_deref())?;
+        sources.push(Source {
+            name: FILE.to_owned(),
+            text: read_text(file, MAX_CONFIG_BYTES, FILE)?,
+        });
+    }
+    let place = Place {
+        base: packaged.and_then(Path::parent).unwrap_or(folder),
+        root: root.as_deref(),
+    };
+    parse(&sources, &place)
+}
+
+/// Checks configurations; a section of an earlier one hides that of a later one. Reads the files that
+/// they name.
+pub(crate) fn parse(sources: &[Source], place: &Place<'_>) -> Result<ModelConfig, Failure> {
+    let (mut pipeline, mut batching) = (None, None);
+    for source in sources {
+        let sections = raw::sections(source)?;
+        // Each file is checked whole, whether or not its sections are used.
+        if let Some(kinds) = sections.pipeline {
+            let raw = raw::pipeline(source, &kinds)?;
+            let checked = check::pipeline(source, raw)?;
+            pipeline.get_or_insert((source, checked));
+        }
+        if let Some(raw) = sections.batching {
+            let checked = batching::check(raw).map_err(|sentence| source.wrong(&sentence))?;
+            batching.get_or_insert(checked);
+        }
+    }
+    let pipeline = match pipeline {
+        Some((source, unread)) => Some(unread.read(source, place)?),
         None => None,
     };
     Ok(ModelConfig {
@@ -231,7 +287,7 @@ pub(crate) fn labels_beside(
     let path = base.join(name);
     let text = read_text(&path, MAX_LABELS_BYTES, named_by)?;
     tree::confined(&path, root.as_deref())?;
-    parse_labels(name, &text)
+    parse_labels(named_by, name, &text)
 }
 
 fn canonical(root: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
@@ -242,100 +298,54 @@ fn canonical(root: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     real.transpose()
 }
 
-fn check_input(raw: RawInput) -> Result<Input, Failure> {
-    let InputKind::Image = raw.kind;
-    for (name, side) in [("width", raw.width), ("height", raw.height)] {
-        if !(1..=MAX_SIDE).contains(&side) {
-            return Err(wrong(&format!(
-                "pipeline.input.{name} is {side}; write the pixels that the model takes, 1 to {MAX_SIDE}"
-            )));
-        }
-    }
-    let mean = channels_of("mean", raw.mean, 0.0)?;
-    let std = channels_of("std", raw.std, 1.0)?;
-    if std.contains(&0.0) {
-        return Err(wrong(
-            "pipeline.input.std holds a 0; a tensor value is (pixel - mean) / std, so write the \
-             divisor, for example [255, 255, 255]",
-        ));
-    }
-    Ok(Input::Image(ImageInput {
-        width: raw.width,
-        height: raw.height,
-        resize: raw.resize,
-        channels: raw.channels,
-        layout: raw.layout,
-        mean,
-        std,
-    }))
-}
-
-/// Three values; one stands for all three, none for `default`.
-fn channels_of(name: &str, values: Vec<f32>, default: f32) -> Result<Vec<f32>, Failure> {
-    if values.iter().any(|v| !v.is_finite()) {
-        return Err(wrong(&format!(
-            "pipeline.input.{name} holds a value that is no finite number"
-        )));
-    }
-    match values[..] {
-        [] => Ok(vec![default; 3]),
-        [v] => Ok(vec![v; 3]),
-        [_, _, _] => Ok(values),
-        _ => Err(wrong(&format!(
-            "pipeline.input.{name} has {} values; write one for each colour, for example \
-             [127, 127, 127], in units of a pixel (0 to 255)",
-            values.len()
-        ))),
-    }
-}
-
-fn check_output(
-    raw: RawOutput,
-    labels: impl FnOnce(&str) -> Result<Vec<String>, Failure>,
-) -> Result<Output, Failure> {
-    let OutputKind::Classification = raw.kind;
-    let top_k = raw.top_k.unwrap_or(DEFAULT_TOP_K);
-    if top_k == 0 {
-        return Err(wrong(
-            "pipeline.output.topK is 0; write how many classes to answer, 1 or more",
-        ));
-    }
-    let labels = raw.labels.map_or(Ok(Vec::new()), |name| labels(&name))?;
-    Ok(Output::Classification {
-        labels,
-        softmax: raw.softmax,
-        top_k,
-    })
-}
-
-fn read_labels(base: &Path, name: &str, root: Option<&Path>) -> Result<Vec<String>, Failure> {
+/// The path of a file that a configuration names, which must lie in the package.
+fn file_in(
+    source: &Source,
+    field: &str,
+    name: &str,
+    example: &str,
+    place: &Place<'_>,
+) -> Result<PathBuf, Failure> {
     let plain = !name.is_empty()
         && Path::new(name)
             .components()
             .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     if !plain {
-        return Err(wrong(&format!(
-            "pipeline.output.labels is {name:?}; write the name of a file beside {FILE}, for \
-             example labels.txt"
+        return Err(source.wrong(&format!(
+            "{field} is {name:?}; write the name of a file beside {FILE}, for example {example}"
         )));
     }
-    let path = base.join(name);
-    let text = read_text(&path, MAX_LABELS_BYTES, FILE)?;
-    tree::confined(&path, root)?;
-    parse_labels(name, &text)
+    let path = place.base.join(name);
+    if !path.is_file() {
+        return Err(source.wrong(&format!(
+            "{} does not exist, although {} names it",
+            path.display(),
+            source.name
+        )));
+    }
+    tree::confined(&path, place.root)?;
+    Ok(path)
+}
+
+fn read_labels(source: &Source, name: &str, place: &Place<'_>) -> Result<Vec<String>, Failure> {
+    let path = file_in(source, "pipeline.output.labels", name, "labels.txt", place)?;
+    let text = read_text(&path, MAX_LABELS_BYTES, &source.name)?;
+    parse_labels(&source.name, name, &text)
 }
 
 /// One label a line; empty lines at the end do not count.
-fn parse_labels(name: &str, text: &str) -> Result<Vec<String>, Failure> {
+fn parse_labels(named_by: &str, name: &str, text: &str) -> Result<Vec<String>, Failure> {
+    let wrong =
+        |sentence: String| Failure::new(Reason::InvalidConfig, format!("{named_by}: {sentence}"));
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim_end();
     let labels: Vec<String> = text.lines().map(|l| l.trim().to_owned()).collect();
     if labels.is_empty() {
-        return Err(wrong(&format!(
+        return Err(wrong(format!(
             "the labels file {name} is empty; write one label a line"
         )));
     }
     if let Some(line) = labels.iter().position(String::is_empty) {
-        return Err(wrong(&format!(
+        return Err(wrong(format!(
             "line {} of the labels file {name} is empty; write one label a line, in the order of \
              the model's outputs",
             line + 1
@@ -347,27 +357,31 @@ fn parse_labels(name: &str, text: &str) -> Result<Vec<String>, Failure> {
 /// The text of a small file that the file `named_by` names.
 pub(crate) fn read_text(path: &Path, limit: u64, named_by: &str) -> Result<String, Failure> {
     let shown = path.display();
+    let failed = |sentence: String| Failure::new(Reason::InvalidConfig, sentence);
     let unreadable = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => wrong(&format!(
+        std::io::ErrorKind::NotFound => failed(format!(
             "{shown} does not exist, although {named_by} names it"
         )),
-        _ => wrong(&format!("{shown} cannot be read: {e}")),
+        _ => failed(format!("{shown} cannot be read: {e}")),
     };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > limit {
-        return Err(wrong(&format!(
+        return Err(failed(format!(
             "{shown} has {size} bytes; at most {limit} are read"
         )));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    String::from_utf8(bytes).map_err(|_| wrong(&format!("{shown} is not UTF-8 text")))
+    String::from_utf8(bytes).map_err(|_| failed(format!("{shown} is not UTF-8 text")))
 }
 
-fn wrong(sentence: &str) -> Failure {
-    if sentence.contains(FILE) || sentence.contains("labels file") {
-        return Failure::new(Reason::InvalidConfig, sentence);
+impl Source {
+    /// A refusal that names this file.
+    pub(crate) fn wrong(&self, sentence: &str) -> Failure {
+        if sentence.contains(&self.name) {
+            return Failure::new(Reason::InvalidConfig, sentence);
+        }
+        Failure::new(Reason::InvalidConfig, format!("{}: {sentence}", self.name))
     }
-    Failure::new(Reason::InvalidConfig, format!("{FILE}: {sentence}"))
 }
 
 #[cfg(test)]

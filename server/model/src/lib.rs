@@ -31,7 +31,10 @@ mod tree;
 mod triton;
 pub mod uri;
 
-pub use config::{Channels, ImageInput, Input, Layout, ModelConfig, Output, Pipeline, Resize};
+pub use config::{
+    Activation, BytesInput, Channels, Classification, Column, Embedding, ImageInput, Input, Layout,
+    Missing, ModelConfig, Output, Overflow, Pipeline, Pooling, Resize, RowsInput, TextInput,
+};
 pub use digest::Digest;
 pub use failure::{Failure, Reason};
 pub use obtain::{Found, discover, obtain};
@@ -58,6 +61,9 @@ pub struct Request {
     pub credentials_dir: Option<PathBuf>,
     /// Bound for the fetched file and, apart, for all that is unpacked from it.
     pub max_model_bytes: u64,
+    /// A `model.yaml` of the user's own: its sections replace those of the package's. For one model; a
+    /// repository is refused.
+    pub model_config: Option<PathBuf>,
     /// What the URI's content is taken for; only [`discover`] asks.
     pub shape: Shape,
     /// A directory is a repository whose content may change: nothing is hashed until it is opened.
@@ -75,6 +81,7 @@ impl Request {
             pvc_root: PathBuf::from("/mnt/pvc"),
             credentials_dir: None,
             max_model_bytes: DEFAULT_MAX_MODEL_BYTES,
+            model_config: None,
             shape: Shape::default(),
             is_live: false,
         }

@@ -84,6 +84,7 @@ pub async fn discover(request: &Request, progress: &dyn Progress) -> Result<Foun
     if let (Fetched::Directory { folder, root }, true, None) =
         (&fetched, request.is_live, request.expected_digest)
     {
+        refuse_own(request)?;
         let (folder, root, limit) = (folder.clone(), root.clone(), request.max_model_bytes);
         let repository = blocking(progress, None, move |_| live(folder, root, limit)).await?;
         let repository = repository.live(cache);
@@ -105,10 +106,30 @@ pub async fn discover(request: &Request, progress: &dyn Progress) -> Result<Foun
         work,
         limit: request.max_model_bytes,
         shape: request.shape,
+        own: request.model_config.clone(),
     };
     let Verified { digest, bytes, .. } = verified;
     let opened = blocking(progress, None, move |p| job.run(verified, p)).await?;
+    if matches!(opened, Opened::Repository { .. }) {
+        refuse_own(request)?;
+    }
     Ok(opened.found(digest, bytes, request, watch.stop(), is_in_place))
+}
+
+/// In a repository each model has a `model.yaml` of its own.
+fn refuse_own(request: &Request) -> Result<(), Failure> {
+    match &request.model_config {
+        None => Ok(()),
+        Some(own) => Err(Failure::new(
+            Reason::InvalidConfig,
+            format!(
+                "--model-config names {}, and {} is a repository of several models; put a {} into each model's folder",
+                own.display(),
+                request.uri,
+                config::FILE
+            ),
+        )),
+    }
 }
 
 /// A repository whose content may change: nothing but its place is decided. Blocking.
@@ -122,7 +143,7 @@ fn live(folder: PathBuf, root: Option<PathBuf>, limit: u64) -> Result<Repository
 enum Opened {
     Model {
         path: PathBuf,
-        config: ModelConfig,
+        config: Box<ModelConfig>,
         settings: Box<Settings>,
         notes: Vec<String>,
     },
@@ -137,7 +158,7 @@ impl Opened {
         Self::Model {
             path,
             settings: Box::new(Settings::default().overlaid(&config.batching)),
-            config,
+            config: Box::new(config),
             notes: Vec::new(),
         }
     }
@@ -161,7 +182,7 @@ impl Opened {
                 files: Held::default(),
                 digest,
                 bytes,
-                config,
+                config: *config,
                 settings: *settings,
                 notes,
                 timings,
@@ -192,6 +213,7 @@ async fn cached(
         return Ok(None);
     };
     let (cache, name, shape) = (cache.clone(), request.uri.to_string(), request.shape);
+    let own = request.model_config.clone();
     watch.start(Phase::Verify);
     let found = blocking(watch.progress, None, move |pulse| {
         let Some(hit) = cache.find(&digest, pulse) else {
@@ -199,12 +221,20 @@ async fn cached(
         };
         Ok(Some((
             hit.fetched,
-            open(&name, Reason::ArchiveRefused, &hit.folder, None, shape)?,
+            open(
+                &name,
+                Reason::ArchiveRefused,
+                Folder::of(&hit.folder, None, own.as_deref()),
+                shape,
+            )?,
         )))
     });
     let Some((bytes, opened)) = found.await? else {
         return Ok(None);
     };
+    if matches!(opened, Opened::Repository { .. }) {
+        refuse_own(request)?;
+    }
     watch.start(Phase::Unpack);
     Ok(Some(opened.found(
         digest,
@@ -311,6 +341,24 @@ struct Unpacking {
     work: Option<Work>,
     limit: u64,
     shape: Shape,
+    /// The user's own configuration.
+    own: Option<PathBuf>,
+}
+
+/// Where a model is looked for, and how it is configured besides.
+#[derive(Clone, Copy)]
+struct Folder<'a> {
+    path: &'a Path,
+    /// No link may lead out of here.
+    root: Option<&'a Path>,
+    /// The user's own configuration.
+    own: Option<&'a Path>,
+}
+
+impl<'a> Folder<'a> {
+    const fn of(path: &'a Path, root: Option<&'a Path>, own: Option<&'a Path>) -> Self {
+        Self { path, root, own }
+    }
 }
 
 impl Unpacking {
@@ -318,20 +366,15 @@ impl Unpacking {
         match verified.content {
             Content::Directory { folder, root } => {
                 let what = format!("the directory {}", folder.display());
-                open(
-                    &what,
-                    Reason::ModelNotFound,
-                    &folder,
-                    root.as_deref(),
-                    self.shape,
-                )
+                let folder = Folder::of(&folder, root.as_deref(), self.own.as_deref());
+                open(&what, Reason::ModelNotFound, folder, self.shape)
             }
             Content::File {
                 file,
                 kind: Kind::Bare,
                 root,
             } => {
-                let config = beside(&file, root.as_deref())?;
+                let config = beside(&file, root.as_deref(), self.own.as_deref())?;
                 Ok(Opened::bare(file, config))
             }
             Content::Download {
@@ -345,13 +388,8 @@ impl Unpacking {
                 let folder =
                     self.cache
                         .publish(&work, &verified.digest, verified.bytes, &listed)?;
-                open(
-                    &self.name,
-                    Reason::ArchiveRefused,
-                    &folder,
-                    None,
-                    Shape::Single,
-                )
+                let folder = Folder::of(&folder, None, self.own.as_deref());
+                open(&self.name, Reason::ArchiveRefused, folder, Shape::Single)
             }
             Content::File {
                 ref file,
@@ -374,21 +412,20 @@ impl Unpacking {
         pulse: &Pulse,
     ) -> Result<Opened, Failure> {
         let what = format!("the archive {}", self.name);
+        let (shape, own) = (self.shape, self.own.take());
+        let look = |folder: &Path| {
+            let folder = Folder::of(folder, None, own.as_deref());
+            open(&what, Reason::ArchiveRefused, folder, shape)
+        };
         if let Some(hit) = self.cache.find(&digest, pulse) {
-            return open(&what, Reason::ArchiveRefused, &hit.folder, None, self.shape);
+            return look(&hit.folder);
         }
         let work = self.work_folder()?;
         let listed = archive::unpack(&self.name, file, kind, &work.stage(), self.limit, pulse)?;
         // Refuse before it has a place in the cache.
-        open(
-            &what,
-            Reason::ArchiveRefused,
-            &work.stage(),
-            None,
-            self.shape,
-        )?;
+        look(&work.stage())?;
         let folder = self.cache.publish(&work, &digest, bytes, &listed)?;
-        open(&what, Reason::ArchiveRefused, &folder, None, self.shape)
+        look(&folder)
     }
 
     /// The download's own folder; a file that stays in place needs one only now.
@@ -398,13 +435,12 @@ impl Unpacking {
 }
 
 /// Finds the model of a folder and reads its configuration, or finds that it holds several.
-fn open(
-    what: &str,
-    reason: Reason,
-    folder: &Path,
-    root: Option<&Path>,
-    shape: Shape,
-) -> Result<Opened, Failure> {
+fn open(what: &str, reason: Reason, folder: Folder<'_>, shape: Shape) -> Result<Opened, Failure> {
+    let Folder {
+        path: folder,
+        root,
+        own,
+    } = folder;
     let entries = tree::list(folder, root)?;
     let below = match shape {
         Shape::Single => None,
@@ -418,33 +454,34 @@ fn open(
         });
     }
     let parts = layout::locate(what, reason, &entries)?;
-    let config = match parts.config {
-        Some(file) => config::load(&folder.join(file), root)?,
-        None => ModelConfig::default(),
-    };
+    let path = folder.join(parts.model);
+    let packaged = parts.config.map(|file| folder.join(file));
+    let beside = path.parent().unwrap_or(folder);
+    let config = config::load(packaged.as_deref(), own, beside, root)?;
     let triton = match parts.triton {
         Some(file) => triton::load(&folder.join(file), root)?,
         None => triton::Config::default(),
     };
     Ok(Opened::Model {
-        path: folder.join(parts.model),
+        path,
         settings: Box::new(triton.settings.overlaid(&config.batching)),
-        config,
+        config: Box::new(config),
         notes: triton.notes,
     })
 }
 
 /// The configuration of a bare model: `model.yaml` in its folder.
-fn beside(model: &Path, root: Option<&Path>) -> Result<ModelConfig, Failure> {
+fn beside(model: &Path, root: Option<&Path>, own: Option<&Path>) -> Result<ModelConfig, Failure> {
     let file = model.with_file_name(config::FILE);
+    let folder = model.parent().unwrap_or(Path::new("."));
     match fs::metadata(&file) {
-        Ok(_) => config::load(&file, root),
+        Ok(_) => config::load(Some(&file), own, folder, root),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let other = model.with_file_name("model.yml");
             if other.exists() {
                 Err(layout::misnamed(&other))
             } else {
-                Ok(ModelConfig::default())
+                config::load(None, own, folder, root)
             }
         }
         Err(e) => Err(disk::failure("read", &file, &e)),

@@ -16,8 +16,8 @@ use std::{
 };
 
 use ortolan_model::{
-    Channels, Digest, Failure, ImageInput, Input, Layout, ModelConfig, Output, Package, Phase,
-    Pipeline, Progress, Reason, Request, Resize, obtain,
+    Activation, Channels, Classification, Digest, Failure, ImageInput, Input, Layout, ModelConfig,
+    Output, Package, Phase, Pipeline, Progress, Reason, Request, Resize, obtain,
 };
 
 const YAML: &str = "\
@@ -115,19 +115,63 @@ fn expected_config() -> ModelConfig {
                 width: 224,
                 height: 224,
                 resize: Resize::Fit,
+                short_side: None,
                 channels: Channels::Rgb,
                 layout: Layout::Nchw,
                 mean: vec![127.0; 3],
                 std: vec![128.0; 3],
             }),
-            output: Output::Classification {
+            output: Output::Classification(Classification {
+                tensor: None,
                 labels: vec!["daisy".into(), "palace".into()],
-                softmax: true,
+                activation: Activation::Softmax,
                 top_k: 3,
-            },
+                threshold: None,
+            }),
         }),
         ..ModelConfig::default()
     }
+}
+
+#[tokio::test]
+async fn a_users_own_configuration_finds_its_files_in_the_package() {
+    let (case, elsewhere) = (Case::new(), Case::new());
+    elsewhere.put("own.yaml", YAML.replace("topK: 3", "topK: 2").as_bytes());
+    case.put("m/model.onnx", b"onnx")
+        .put("m/labels.txt", b"daisy\npalace\n");
+    let archive = case.packed();
+    let repository = case.path("repository");
+    case.put("repository/a/1/model.onnx", b"onnx");
+    let with = |uri: &str, own: &str| {
+        let mut request = case.request(uri);
+        request.model_config = Some(own.into());
+        request
+    };
+    let own = |uri: &str| with(uri, &elsewhere.path("own.yaml"));
+    for uri in [case.path("m"), case.path("m/model.onnx"), archive] {
+        let package = run(&own(&uri)).await.unwrap();
+        let Some(Output::Classification(classes)) = package.config.pipeline.map(|p| p.output)
+        else {
+            panic!("no classification")
+        };
+        assert_eq!((classes.labels.len(), classes.top_k), (2, 2), "{uri}");
+    }
+    let heard = Heard::default();
+    let mut several = own(&repository);
+    several.shape = ortolan_model::Shape::Repository;
+    let failure = ortolan_model::discover(&several, &heard).await.unwrap_err();
+    assert_eq!(failure.reason, Reason::InvalidConfig);
+    assert!(
+        failure.message.contains("a repository of several models"),
+        "{failure}"
+    );
+    let missing = with(&case.path("m"), "/none.yaml");
+    refused(
+        &missing,
+        Reason::InvalidConfig,
+        &["/none.yaml does not exist, although --model-config names it"],
+    )
+    .await;
 }
 
 #[tokio::test]

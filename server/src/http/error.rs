@@ -3,7 +3,12 @@
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use crate::{catalog::FindError, infer::RunError, output::Unreadable};
+use crate::{
+    catalog::FindError,
+    infer::RunError,
+    output::Unreadable,
+    pipeline::{InputError, PipelineError},
+};
 
 /// Seconds until a turned-away client should try again: a queue empties in less.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -75,6 +80,25 @@ impl From<FindError> for ApiError {
             }
             FindError::NotReady { .. } | FindError::Failed { .. } => {
                 StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PipelineError> for ApiError {
+    fn from(error: PipelineError) -> Self {
+        let code = match &error {
+            PipelineError::Run(error) => return error.clone().into(),
+            PipelineError::Input(InputError::Kind(_)) | PipelineError::None(_) => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            PipelineError::Input(InputError::TooLarge(_)) => StatusCode::PAYLOAD_TOO_LARGE,
+            PipelineError::Input(InputError::Undecodable(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            PipelineError::Input(InputError::Malformed(_)) => StatusCode::BAD_REQUEST,
+            PipelineError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PipelineError::Input(InputError::Internal(_)) | PipelineError::Output(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
             }
         };
         Self::new(code, error.to_string())

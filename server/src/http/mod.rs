@@ -15,11 +15,14 @@ use axum::{
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 
 use self::{error::ApiError, paths::Paths};
-use crate::{app::App, catalog::FindError, grpc::Arrived, metrics::Protocol, model::Model};
+use crate::{
+    app::App, catalog::FindError, deadline, grpc::Arrived, metrics::Protocol, model::Model,
+};
 
 mod body;
 pub mod coding;
 pub mod dispatch;
+mod embeddings;
 pub mod error;
 pub mod listen;
 mod object;
@@ -62,6 +65,7 @@ fn paths() -> Paths {
             "/v1/models/{model}:predict",
             v1_predict,
         )
+        .post("/v1/embeddings", embeddings::embeddings)
         .post("/predict/{model}", predict);
     paths_v2(paths)
 }
@@ -194,9 +198,11 @@ async fn predict(
     let work = async |model: Arc<Model>| {
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
         let kind = kind.as_ref().map(|kind| kind.to_str().unwrap_or_default());
-        raw::check_kind(&model, kind)?;
+        let form = raw::form(&model, kind)?;
+        let timeout = deadline::of_rest(request.headers()).map_err(ApiError::bad)?;
+        let until = deadline::earliest(arrived(&request), [timeout]);
         let body = body::receive(request, app.max_body).await?;
-        Ok(json(raw::predict(&app, &model, kind, body).await?))
+        Ok(json(raw::predict(&app, &model, form, body, until).await?))
     };
     counted(&app, Protocol::Raw, found, work).await
 }

@@ -155,6 +155,7 @@ fn operations() -> Vec<(&'static str, Value)> {
             get("Whether a model is ready.", "Ready", &[404], &["model"]),
         ),
         ("/v1/models/{model}:predict", predict_v1()),
+        ("/v1/embeddings", embeddings()),
         ("/predict/{model}", predict()),
         ("/v2", get("The server.", "Server", &[], &[])),
         ("/v2/", get("The server.", "Server", &[], &[])),
@@ -229,8 +230,24 @@ fn predict_v1() -> Value {
     )
 }
 
+fn embeddings() -> Value {
+    let body = json!({ "application/json": { "schema": reference("EmbeddingsRequest") } });
+    let ok = json!({ "application/json": { "schema": reference("EmbeddingsResponse") } });
+    let codes = [400, 404, 408, 413, 415, 422, 500, 503, 504];
+    post(
+        "Vectors of texts, in the shape of OpenAI's API.",
+        &body,
+        &ok,
+        &codes,
+        &[],
+    )
+}
+
 fn predict() -> Value {
-    let body = json!({ "image/jpeg": {}, "image/png": {}, "image/webp": {} });
+    let body = json!({
+        "image/jpeg": {}, "image/png": {}, "image/webp": {}, "text/plain": {}, "text/csv": {},
+        "application/octet-stream": {}, "application/json": {},
+    });
     let ok = json!({ "application/json": { "schema": reference("Object") } });
     let codes = [400, 404, 408, 413, 415, 422, 500, 503, 504];
     let summary = "Runs the model's pipeline on a body as it is.";
@@ -375,6 +392,13 @@ fn schemas() -> Value {
         })),
         "PredictRequest": object(&["instances"], json!({
             "instances": { "type": "array", "minItems": 1 },
+        })),
+        "EmbeddingsRequest": object(&["model", "input"], json!({
+            "model": text, "input": { "description": "A text, texts, token ids, or lists of token ids." },
+            "encoding_format": { "type": "string", "enum": ["float", "base64"] },
+        })),
+        "EmbeddingsResponse": object(&["object", "data", "model", "usage"], json!({
+            "object": text, "model": text, "data": list("Object"), "usage": reference("Object"),
         })),
         "PredictResponse": object(&["predictions"], json!({ "predictions": { "type": "array" } })),
     })

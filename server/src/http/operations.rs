@@ -184,11 +184,8 @@ fn paths_of(model: &Model) -> Vec<(String, &'static str)> {
             "{\"instances\": [...]}, V1",
         ),
     ];
-    if model.pipeline.is_some() {
-        paths.push((
-            format!("POST /predict/{name}"),
-            "a photograph: curl --data-binary @photo.jpg",
-        ));
+    if let Some(pipeline) = &model.pipeline {
+        paths.push((format!("POST /predict/{name}"), pipeline.reader.what()));
     }
     paths
 }

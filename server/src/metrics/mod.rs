@@ -34,25 +34,28 @@ pub enum Protocol {
     V1,
     /// `/predict/{m}`.
     Raw,
+    /// `/v1/embeddings`.
+    Embeddings,
     /// `ModelInfer` and each request of `ModelStreamInfer`. Its codes are gRPC's.
     Grpc,
 }
 
 impl Protocol {
-    const ALL: [Self; 4] = [Self::V2, Self::V1, Self::Raw, Self::Grpc];
+    const ALL: [Self; 5] = [Self::V2, Self::V1, Self::Raw, Self::Embeddings, Self::Grpc];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::V2 => "v2",
             Self::V1 => "v1",
             Self::Raw => "raw",
+            Self::Embeddings => "embeddings",
             Self::Grpc => "grpc",
         }
     }
 
     const fn is_success(self, code: u16) -> bool {
         match self {
-            Self::V2 | Self::V1 | Self::Raw => code < 400,
+            Self::V2 | Self::V1 | Self::Raw | Self::Embeddings => code < 400,
             Self::Grpc => code == 0,
         }
     }

@@ -7,10 +7,18 @@ use std::io::Cursor;
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    images::{Image as Pixels, ImageRef},
 };
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{
+    DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage, metadata::Orientation,
+};
 use ortolan_model::{Channels, ImageInput, Layout, Resize};
+
+use crate::{
+    dtype::DataType,
+    signature::{Signature, show_shape},
+    tensor::{Elements, Tensor},
+};
 
 /// 50 million: larger than what cameras make, 150 MB decoded.
 pub const MAX_PIXELS: u64 = 50_000_000;
@@ -91,9 +99,56 @@ pub enum ImageError {
     Resize(String),
 }
 
+/// What to send, in a sentence.
+pub const KINDS: &str = "image/jpeg, image/png or image/webp";
+
+/// A model that takes images.
+pub struct Image {
+    wanted: ImageInput,
+}
+
+impl Image {
+    /// Checks that images feed the model; else a sentence.
+    pub fn prepare(wanted: &ImageInput, signature: &Signature) -> Result<Self, String> {
+        let spec = super::only_input("image", signature)?;
+        if spec.datatype != DataType::Fp32 {
+            return Err(format!(
+                "the image pipeline makes FP32, and the input {:?} is {}",
+                spec.name, spec.datatype
+            ));
+        }
+        let shape = shape(wanted);
+        spec.accepts(&shape).map_err(|_| {
+            format!(
+                "the image pipeline makes the shape {}, and the input {:?} has {}; \
+                 set width, height and layout to match",
+                show_shape(&shape),
+                spec.name,
+                show_shape(&spec.shape)
+            )
+        })?;
+        Ok(Self {
+            wanted: wanted.clone(),
+        })
+    }
+
+    /// The shape of the tensor.
+    #[must_use]
+    pub fn shape(&self) -> Vec<i64> {
+        shape(&self.wanted)
+    }
+
+    /// The tensor of one body. Blocking.
+    pub fn tensor(&self, body: &[u8], claimed: Option<Kind>) -> Result<Tensor, ImageError> {
+        Ok(Tensor {
+            shape: self.shape(),
+            elements: Elements::Fp32(tensor(body, claimed, &self.wanted)?),
+        })
+    }
+}
+
 /// The shape of the tensor that [`tensor`] gives.
-#[must_use]
-pub fn shape(wanted: &ImageInput) -> Vec<i64> {
+fn shape(wanted: &ImageInput) -> Vec<i64> {
     let (width, height) = (i64::from(wanted.width), i64::from(wanted.height));
     match wanted.layout {
         Layout::Nchw => vec![1, 3, height, width],
@@ -107,12 +162,13 @@ pub fn tensor(
     claimed: Option<Kind>,
     wanted: &ImageInput,
 ) -> Result<Vec<f32>, ImageError> {
-    let image = decode(body, claimed)?;
-    let placed = resize(&image, wanted)?;
-    Ok(normalise(&placed, wanted))
+    let (image, orientation) = decode(body, claimed)?;
+    let resized = resize(image, orientation, wanted)?;
+    Ok(normalise(&resized, wanted))
 }
 
-fn decode(body: &[u8], claimed: Option<Kind>) -> Result<DynamicImage, ImageError> {
+/// The image as its file has it, and how it is to be turned.
+fn decode(body: &[u8], claimed: Option<Kind>) -> Result<(RgbImage, Orientation), ImageError> {
     let Some(kind) = Kind::of_bytes(body) else {
         return Err(unknown(body, claimed));
     };
@@ -132,9 +188,8 @@ fn decode(body: &[u8], claimed: Option<Kind>) -> Result<DynamicImage, ImageError
     }
     // Cameras store a turned photograph as it came off the sensor and say so beside it.
     let orientation = decoder.orientation().map_err(broken)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
-    image.apply_orientation(orientation);
-    Ok(image)
+    let image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    Ok((image.into_rgb8(), orientation))
 }
 
 fn unknown(body: &[u8], claimed: Option<Kind>) -> ImageError {
@@ -159,26 +214,40 @@ fn unknown(body: &[u8], claimed: Option<Kind>) -> ImageError {
     ))
 }
 
-/// A resized image and where it lies on the model's canvas.
-struct Placed {
-    rgb: Vec<u8>,
-    width: usize,
-    height: usize,
-    left: usize,
-    top: usize,
+const fn is_turned_aside(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
 }
 
-fn resize(image: &DynamicImage, wanted: &ImageInput) -> Result<Placed, ImageError> {
-    let rgb = image.to_rgb8();
+/// Brings the image to the model's size, or to less of it where it is to fit, and turns it upright: after
+/// resizing, for that is a hundredth of the pixels. What is cut lies evenly on both sides, so that the order does not matter.
+fn resize(
+    rgb: RgbImage,
+    orientation: Orientation,
+    wanted: &ImageInput,
+) -> Result<RgbImage, ImageError> {
+    let (most_across, most_down) = if is_turned_aside(orientation) {
+        (wanted.height, wanted.width)
+    } else {
+        (wanted.width, wanted.height)
+    };
     let (width, height) = (f64::from(rgb.width()), f64::from(rgb.height()));
-    let (goal_width, goal_height) = (f64::from(wanted.width), f64::from(wanted.height));
+    let (goal_width, goal_height) = (f64::from(most_across), f64::from(most_down));
     let (across, down) = (goal_width / width, goal_height / height);
     let mut options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    let (mut out_width, mut out_height) = (wanted.width, wanted.height);
+    let (mut out_width, mut out_height) = (most_across, most_down);
     match wanted.resize {
         Resize::Stretch => {}
         Resize::Crop => {
-            let scale = across.max(down);
+            let scale = match wanted.short_side {
+                None => across.max(down),
+                Some(side) => f64::from(side) / width.min(height),
+            };
             let (cut_width, cut_height) = (
                 (goal_width / scale).min(width),
                 (goal_height / scale).min(height),
@@ -189,29 +258,29 @@ fn resize(image: &DynamicImage, wanted: &ImageInput) -> Result<Placed, ImageErro
         Resize::Fit => {
             let scale = across.min(down);
             let side = |length: f64, most: u32| ((length * scale).round() as u32).clamp(1, most);
-            out_width = side(width, wanted.width);
-            out_height = side(height, wanted.height);
+            out_width = side(width, most_across);
+            out_height = side(height, most_down);
         }
     }
     let failed = |error: &dyn std::fmt::Display| ImageError::Resize(error.to_string());
     let source = ImageRef::new(rgb.width(), rgb.height(), rgb.as_raw(), PixelType::U8x3)
         .map_err(|error| failed(&error))?;
-    let mut target = Image::new(out_width, out_height, PixelType::U8x3);
+    let mut target = Pixels::new(out_width, out_height, PixelType::U8x3);
     Resizer::new()
         .resize(&source, &mut target, &options)
         .map_err(|error| failed(&error))?;
-    Ok(Placed {
-        rgb: target.into_vec(),
-        width: out_width as usize,
-        height: out_height as usize,
-        left: (wanted.width - out_width) as usize / 2,
-        top: (wanted.height - out_height) as usize / 2,
-    })
+    let resized = RgbImage::from_raw(out_width, out_height, target.into_vec())
+        .ok_or_else(|| failed(&"the buffer is too small"))?;
+    let mut upright = DynamicImage::ImageRgb8(resized);
+    upright.apply_orientation(orientation);
+    Ok(upright.into_rgb8())
 }
 
 /// `(pixel - mean) / std`; what the image does not cover has the mean colour, which is zero.
-fn normalise(placed: &Placed, wanted: &ImageInput) -> Vec<f32> {
+fn normalise(image: &RgbImage, wanted: &ImageInput) -> Vec<f32> {
     let (width, height) = (wanted.width as usize, wanted.height as usize);
+    let (across, down) = (image.width() as usize, image.height() as usize);
+    let (left, top) = ((width - across) / 2, (height - down) / 2);
     let mut out = vec![0.0; 3 * width * height];
     // The tensor's channel c is the pixel's colour `source`; mean and std stand in the tensor's order.
     for channel in 0..3 {
@@ -220,16 +289,29 @@ fn normalise(placed: &Placed, wanted: &ImageInput) -> Vec<f32> {
             Channels::Bgr => 2 - channel,
         };
         let (mean, scale) = (wanted.mean[channel], 1.0 / wanted.std[channel]);
-        for row in 0..placed.height {
-            let pixels = &placed.rgb[row * placed.width * 3..(row + 1) * placed.width * 3];
-            let first = (row + placed.top) * width + placed.left;
-            let values = pixels.iter().skip(source).step_by(3);
-            for (column, pixel) in values.enumerate() {
-                let place = match wanted.layout {
-                    Layout::Nchw => channel * width * height + first + column,
-                    Layout::Nhwc => (first + column) * 3 + channel,
-                };
-                out[place] = (f32::from(*pixel) - mean) * scale;
+        // A pixel has 256 values: looked up, not computed.
+        let table: [f32; 256] = std::array::from_fn(|pixel| (pixel as f32 - mean) * scale);
+        let rows = image.as_raw().chunks_exact(across * 3);
+        for (row, pixels) in rows.enumerate() {
+            let first = (row + top) * width + left;
+            let values = pixels
+                .chunks_exact(3)
+                .map(|pixel| table[usize::from(pixel[source])]);
+            match wanted.layout {
+                Layout::Nchw => {
+                    let first = channel * width * height + first;
+                    let places = &mut out[first..first + across];
+                    places
+                        .iter_mut()
+                        .zip(values)
+                        .for_each(|(place, value)| *place = value);
+                }
+                Layout::Nhwc => {
+                    let places = out[first * 3..(first + across) * 3].chunks_exact_mut(3);
+                    places
+                        .zip(values)
+                        .for_each(|(place, value)| place[channel] = value);
+                }
             }
         }
     }
@@ -245,6 +327,7 @@ mod tests {
             width,
             height,
             resize,
+            short_side: None,
             channels: Channels::Rgb,
             layout: Layout::Nchw,
             mean: vec![0.0; 3],
@@ -303,8 +386,44 @@ mod tests {
         let fitted = tensor(&body, None, &input).unwrap();
         assert_eq!(fitted[..4], [0.0; 4], "the first row is padding");
         assert_eq!(fitted[4], 245.0);
+        let mut closer = wanted(2, 2, Resize::Crop);
+        closer.short_side = Some(4);
+        let middle = tensor(&png(8, 4), None, &closer).unwrap();
+        assert_eq!(middle[..4], [255., 0., 255., 0.], "two pixels of eight");
         let cropped = tensor(&png(8, 2), None, &wanted(2, 2, Resize::Crop)).unwrap();
         assert_eq!(cropped[..4], [255., 0., 255., 0.], "the middle, half red");
+    }
+
+    #[test]
+    fn a_photograph_is_turned_upright_whichever_way_the_camera_was_held() {
+        let read = |body: &[u8], input: &ImageInput| tensor(body, None, input).unwrap();
+        for resize in [Resize::Crop, Resize::Fit, Resize::Stretch] {
+            let wide = wanted(4, 2, resize);
+            let (upright, orientation) = decode(&png(8, 4), None).unwrap();
+            assert_eq!(orientation, Orientation::NoTransforms);
+            for stored in [
+                Orientation::Rotate90,
+                Orientation::Rotate180,
+                Orientation::Rotate270FlipH,
+            ] {
+                // What turns this image upright: turned once, then as often as gives the image again.
+                let mut turned = DynamicImage::ImageRgb8(upright.clone());
+                turned.apply_orientation(inverse(stored));
+                let resized = super::resize(turned.into_rgb8(), stored, &wide).unwrap();
+                assert_eq!(
+                    normalise(&resized, &wide),
+                    read(&png(8, 4), &wide),
+                    "{stored:?}"
+                );
+            }
+        }
+    }
+
+    fn inverse(orientation: Orientation) -> Orientation {
+        match orientation {
+            Orientation::Rotate90 => Orientation::Rotate270,
+            other => other,
+        }
     }
 
     #[test]

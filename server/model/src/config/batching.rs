@@ -11,7 +11,9 @@ const MAX_ROWS: usize = 1_000_000;
 /// A request that waits longer for company than this waits for nothing good.
 const MAX_DELAY: Duration = Duration::from_secs(10);
 
+/// How requests that wait share a run of the model.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Batching"))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawBatching {
     /// Whether requests that wait share a run. Default: where the graph allows it.

@@ -316,7 +316,7 @@ impl Repository {
         for place in [folder.join(version.to_string()), folder.to_path_buf()] {
             let file = place.join(config::FILE);
             if mark.0.iter().any(|entry| folder.join(&entry.path) == file) {
-                return config::load(&file, self.confine.as_deref());
+                return config::load(Some(&file), None, &place, self.confine.as_deref());
             }
             let other = place.join("model.yml");
             if mark.0.iter().any(|entry| folder.join(&entry.path) == other) {
