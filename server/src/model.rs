@@ -169,7 +169,7 @@ impl Model {
         let pipeline = pipeline
             .transpose()
             .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
-        let known = pipeline.as_ref().map_or_else(Vec::new, |pipeline| {
+        let mut known = pipeline.as_ref().map_or_else(Vec::new, |pipeline| {
             pipeline.warm_up_shapes(&cold.signature)
         });
         startup.done("Load", start.elapsed());

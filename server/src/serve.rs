@@ -221,7 +221,7 @@ fn cache_dir(options: &Options) -> Result<PathBuf, Failure> {
     let cache = options
         .cache_dir
         .clone()
-        .or_else(|| runtime::cache_root().map(|root| root.join("models")));
+        .or_else(|| runtime::cache_root().map(|root| root.join("server")));
     cache.ok_or_else(|| {
         Failure::new(
             Reason::InvalidConfig,

@@ -633,6 +633,12 @@ async fn a_port_of_its_own_answers_grpc_and_nothing_else() {
     assert_eq!(server.get("/v2").await.0, 200);
 }
 
+/// A call that the client had not sent when GOAWAY came ends in the client alone. gRPC's own libraries send such a
+/// call on the next connection by themselves (transparent retry); tonic leaves it to its user.
+fn was_never_sent(status: &tonic::Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "operation was canceled"
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_under_load_loses_no_call() {
     let mut server = Server::start(
@@ -650,9 +656,13 @@ async fn a_drain_under_load_loses_no_call() {
                 let mut client = connect(&base).await;
                 while !stop.load(Ordering::Relaxed) {
                     let request = raw("FP32", &[1, 128], floats(&[1.0; 128]));
-                    let answer = client.model_infer(request).await;
-                    answer.expect("no call is lost while the server drains");
-                    answered.fetch_add(1, Ordering::Relaxed);
+                    match client.model_infer(request).await {
+                        Ok(_) => answered.fetch_add(1, Ordering::Relaxed),
+                        Err(status) if was_never_sent(&status) => continue,
+                        Err(status) => {
+                            panic!("a call was lost while the server drains: {status:?}")
+                        }
+                    };
                 }
             })
         })

@@ -138,7 +138,14 @@ mod tests {
         drop(left);
         release.send(()).unwrap();
         slow.await.unwrap();
-        assert_eq!(workers.run(|| 7).await, Ok(7));
+        // The place of what nobody waits for is free once a thread has looked at it.
+        let answer = loop {
+            match workers.run(|| 7).await {
+                Err(WorkError::Full(_)) => tokio::task::yield_now().await,
+                answer => break answer,
+            }
+        };
+        assert_eq!(answer, Ok(7));
         assert!(begins.try_recv().is_err());
     }
 }

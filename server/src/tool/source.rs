@@ -73,7 +73,7 @@ impl Source {
         let cache = self
             .cache_dir
             .clone()
-            .or_else(|| runtime::cache_root().map(|root| root.join("models")));
+            .or_else(|| runtime::cache_root().map(|root| root.join("server")));
         let cache = cache.ok_or_else(|| {
             Failure::new(
                 Reason::InvalidConfig,
