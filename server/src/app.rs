@@ -9,7 +9,7 @@ use ortolan_model::Digest;
 use tokio::sync::watch;
 
 use crate::{
-    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, pipeline::workers::Workers,
+    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, observe::Observer, pipeline::workers::Workers,
     repository::Keeper, startup::Startup,
 };
 
@@ -41,6 +41,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The threads that pipelines run on, as many as the sessions may have cores.
     pub pipelines: Workers,
+    /// Follows single requests.
+    pub observer: Observer,
     /// The same as the phase, for each answer to look at without a lock.
     draining: AtomicBool,
     phase: watch::Sender<Phase>,
@@ -60,6 +62,7 @@ impl App {
             cache: None,
             metrics: Metrics::default(),
             pipelines: Workers::new(cpu::available(), PIPELINE_QUEUE),
+            observer: Observer::default(),
             draining: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Open),
             repository: OnceLock::new(),

@@ -135,7 +135,9 @@ async fn compute(model: &Model, mut request: Request) -> Result<Outcome, RunErro
     let level = model.level(request.priority);
     match model.engine.run(level, request).await {
         Ok(outcome) => {
-            model.meter.inferred(outcome.queued, outcome.ran);
+            model
+                .meter
+                .inferred(outcome.queued, outcome.ran, outcome.batch);
             Ok(outcome)
         }
         Err(error) => {

@@ -31,6 +31,7 @@ pub mod json;
 pub mod logging;
 pub mod metrics;
 pub mod model;
+pub mod observe;
 pub mod oip;
 pub mod onnx;
 pub mod options;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::options::LogFormat;
+use crate::{observe::ACCESS_LOG, options::LogFormat};
 
 /// What goes wrong inside ONNX Runtime comes back as an error and is told from there; its own lines would let
 /// any client with a wrong tensor fill the log.
@@ -12,11 +12,15 @@ use crate::options::LogFormat;
 /// A directive holds for every target that starts with its name, and ours start with `ort`, too.
 const DEFAULT: &str = "info,ort=off,ortolan_server=info,ortolan_model=info";
 
-/// Starts logging. A second call changes nothing.
-pub fn start(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("ORTOLAN_LOG")
+/// Starts logging. A second call changes nothing. Who asks for the access log gets it whatever the filter says
+/// of the rest.
+pub fn start(format: LogFormat, access_log: bool) {
+    let mut filter = EnvFilter::try_from_env("ORTOLAN_LOG")
         .or_else(|_| EnvFilter::try_from_default_env())
         .unwrap_or_else(|_| EnvFilter::new(DEFAULT));
+    if access_log && let Ok(directive) = format!("{ACCESS_LOG}=info").parse() {
+        filter = filter.add_directive(directive);
+    }
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

@@ -13,7 +13,7 @@ fn main() {
         Ok(options) => options,
         Err(usage) => exit::now(exit::refuse(&usage)),
     };
-    logging::start(options.log_format);
+    logging::start(options.log_format, options.observe.access_log);
     let termination_log = options.termination_log.clone();
     let ended = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -183,6 +183,7 @@ impl Model {
         let (signature, active) = (Arc::clone(&cold.signature), cold.active);
         let engine = cold.warm(inputs)?;
         startup.done("WarmUp", start.elapsed());
+        meter.opened(settings.provider, active, sessions);
         meter.loaded(&startup.snapshot().phases);
         Ok(Self {
             name: identity.name,

@@ -9,7 +9,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
 use ortolan_model::settings::{Batching, Mode};
 
-use crate::repository::RepositoryOptions;
+use crate::{observe::ObserveOptions, repository::RepositoryOptions};
 
 const TOOLS: &str = "Tools, asked for by the first word (a model of that name is written ./bench):
   ortolan-server inspect MODEL_URI             what is in a model
@@ -217,6 +217,9 @@ pub struct Options {
     #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
 
+    /// What is told of requests and models.
+    #[command(flatten)]
+    pub observe: ObserveOptions,
     /// Several models.
     #[command(flatten)]
     pub repository: RepositoryOptions,

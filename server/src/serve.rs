@@ -15,6 +15,7 @@ use crate::{
     cache::ResponseCache,
     cpu,
     model::{Identity, Model},
+    observe::Observer,
     options::Options,
     pipeline::workers::Workers,
     ports::Ports,
@@ -36,6 +37,8 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let mut app = App::new(options.max_body_bytes);
     app.cache = (options.response_cache > 0).then(|| ResponseCache::new(options.response_cache));
     app.pipelines = Workers::new(cpu::available(), options.queue.get());
+    app.observer = Observer::new(&options.observe);
+    app.metrics.as_triton = options.observe.triton_metrics;
     let app = Arc::new(app);
     let identity = Identity {
         name,

@@ -23,6 +23,7 @@ use crate::{
     infer::{self, Request as Inference},
     metrics::Protocol,
     model::Model,
+    observe::trail::apart,
     oip, repository,
 };
 
@@ -185,7 +186,7 @@ impl GrpcInferenceService for Service {
                     let (message, now) = (message?, Instant::now());
                     let left = timeout.map(|timeout| timeout.saturating_sub(now - since));
                     let id = message.id.clone();
-                    let answered = service.infer(message, left, now).await;
+                    let answered = apart(service.infer(message, left, now)).await;
                     Ok(stream_response(id, answered))
                 }
             })

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     app::App,
     grpc::{Arrived, Grpc, is_grpc},
+    observe::counted::{Counted, grpc_code},
 };
 
 /// What a port answers.
@@ -64,7 +65,24 @@ impl Dispatch {
     }
 
     /// Answers one request.
-    pub async fn answer<B>(&self, mut request: Request<B>) -> Result<Response<Body>, Infallible>
+    pub async fn answer<B>(&self, request: Request<B>) -> Result<Response<Body>, Infallible>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        let id = request_id::of(request.headers());
+        let Some(trail) = self.app.observer.begin(&request, &id) else {
+            return Ok(self.answer_as(id, request).await);
+        };
+        let request = request.map(|body| Counted::request(body, Arc::clone(&trail)));
+        let work = self.answer_as(id, request);
+        let response = Arc::clone(&trail).follow(work).await;
+        let code = grpc_code(response.headers());
+        trail.coded(code.unwrap_or(response.status().as_u16()));
+        Ok(response.map(|body| Body::new(Counted::answer(body, trail))))
+    }
+
+    async fn answer_as<B>(&self, id: HeaderValue, mut request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
@@ -72,7 +90,6 @@ impl Dispatch {
         let arrived = Arrived(Instant::now());
         request.extensions_mut().insert(arrived);
         let (version, is_grpc) = (request.version(), is_grpc(request.headers()));
-        let id = request_id::of(request.headers());
         let coding = Coding::of_answer(request.headers());
         let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
         let work = async {
@@ -93,7 +110,7 @@ impl Dispatch {
         if version < Version::HTTP_2 && self.app.is_draining() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        Ok(response)
+        response
     }
 
     async fn rest<B>(&self, request: Request<B>) -> Response<Body>

@@ -10,8 +10,11 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelValue, LabelValueEncoder, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::{
+        EncodeLabelValue, LabelValueEncoder,
+        text::{encode_eof, encode_registry},
+    },
+    metrics::{counter::Counter, gauge::Gauge},
     registry::{Registry, Unit},
 };
 
@@ -20,10 +23,21 @@ use self::families::{
     RequestLabels, SecondsCounter,
 };
 pub use self::histogram::Histogram;
-use crate::{app::App, cache::ResponseCache, model::Model, startup::Done, statistics::Statistics};
+use self::process::Process;
+use crate::{
+    app::App,
+    cache::ResponseCache,
+    model::Model,
+    observe::trail::{self, Phase},
+    options::Provider,
+    startup::Done,
+    statistics::Statistics,
+};
 
 mod families;
 mod histogram;
+mod process;
+mod triton;
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +57,9 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [Self; 5] = [Self::V2, Self::V1, Self::Raw, Self::Embeddings, Self::Grpc];
 
-    const fn as_str(self) -> &'static str {
+    /// As labels and log lines call it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::V2 => "v2",
             Self::V1 => "v1",
@@ -97,8 +113,10 @@ impl EncodeLabelValue for Rejection {
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    memory: Gauge,
+    process: Process,
     cache: Gauge,
+    /// Whether the models' counts stand there under Triton's names, too.
+    pub as_triton: bool,
     /// For requests that name no model that there is: names from outside never become labels.
     pub unknown: Arc<Meter>,
 }
@@ -108,13 +126,8 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("ortolan");
         let families = Families::default();
         families.register(&mut registry);
-        let memory = Gauge::default();
-        registry.register_with_unit(
-            "resident_memory",
-            "Memory of the process",
-            Unit::Bytes,
-            memory.clone(),
-        );
+        let process = Process::default();
+        process.register(&mut registry);
         let cache = Gauge::default();
         registry.register_with_unit(
             "response_cache",
@@ -129,8 +142,9 @@ impl Default for Metrics {
         Self {
             registry,
             families,
-            memory,
+            process,
             cache,
+            as_triton: false,
             unknown,
         }
     }
@@ -186,7 +200,6 @@ impl Metrics {
     }
 
     fn forget_start(&self, model: &ModelLabels) {
-        use crate::options::Provider;
         for phase in ["Fetch", "Verify", "Unpack", "Load", "WarmUp"] {
             let model = model.clone();
             self.families.phases.remove(&PhaseLabels { model, phase });
@@ -206,32 +219,28 @@ impl Metrics {
 
     /// The text of `/metrics`.
     pub fn render(&self, app: &App) -> Result<String, std::fmt::Error> {
-        for model in app.catalog.models() {
-            self.observe(&model);
+        let models = app.catalog.models();
+        for model in &models {
+            self.observe(model);
         }
-        self.memory.set(resident_bytes().unwrap_or(0));
+        self.process.observe();
         let kept = app.cache.as_ref().map_or(0, ResponseCache::bytes);
         self.cache.set(i64::try_from(kept).unwrap_or(i64::MAX));
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        if self.as_triton {
+            triton::encode(&mut text, models.iter().map(Arc::as_ref))?;
+        }
+        encode_eof(&mut text)?;
         Ok(text)
     }
 
     fn observe(&self, model: &Model) {
-        let (families, labels) = (&self.families, &model.meter.labels);
-        let set = |family: &Family<ModelLabels, Gauge>, value: usize| {
-            family
-                .get_or_create(labels)
-                .set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
-        set(&families.depth, model.engine.depth());
-        set(&families.sessions, model.sessions);
-        let labels = ProviderLabels {
-            model: labels.clone(),
-            requested: model.requested.as_str(),
-            active: model.active.as_str(),
-        };
-        families.provider.get_or_create(&labels).set(1);
+        let depth = i64::try_from(model.engine.depth()).unwrap_or(i64::MAX);
+        self.families
+            .depth
+            .get_or_create(&model.meter.labels)
+            .set(depth);
     }
 }
 
@@ -320,6 +329,7 @@ impl Meter {
             self.families.latency.get_or_create_owned(&labels)
         });
         latency.observe(took);
+        trail::answered(&self.labels.model, &self.labels.version, protocol, code);
         if protocol.is_success(code) {
             self.statistics.success.add(took);
         } else {
@@ -350,11 +360,13 @@ impl Meter {
     /// The body became tensors.
     pub fn preprocessed(&self, took: Duration) {
         self.preprocess.observe(took);
+        trail::passed(Phase::Preprocess, took);
         self.statistics.input.add(took);
     }
 
-    /// A request waited for a session, and its run took so long.
-    pub fn inferred(&self, queued: Duration, ran: Duration) {
+    /// A request waited for a session, and its run, of so many rows in all, took so long.
+    pub fn inferred(&self, queued: Duration, ran: Duration, batch: usize) {
+        trail::ran(queued, ran, batch);
         self.queue.observe(queued);
         self.inference.observe(ran);
         self.statistics.queue.add(queued);
@@ -371,7 +383,24 @@ impl Meter {
     /// The tensors became a body.
     pub fn postprocessed(&self, took: Duration) {
         self.postprocess.observe(took);
+        trail::passed(Phase::Postprocess, took);
         self.statistics.output.add(took);
+    }
+
+    /// How many sessions the model runs on, and where.
+    pub fn opened(&self, requested: Provider, active: Provider, sessions: usize) {
+        let labels = ProviderLabels {
+            model: self.labels.clone(),
+            requested: requested.as_str(),
+            active: active.as_str(),
+        };
+        self.families.provider.get_or_create(&labels).set(1);
+        self.families
+            .sessions
+            .get_or_create(&self.labels)
+            .set(i64::try_from(sessions).unwrap_or(i64::MAX));
+        // Nothing waits yet.
+        self.families.depth.get_or_create(&self.labels).set(0);
     }
 
     /// How long the phases of the load took.
@@ -396,13 +425,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
     }
-}
-
-/// `/proc/self/statm`: pages in all, pages resident. Linux's pages have 4 KiB wherever this server is built.
-fn resident_bytes() -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: i64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * 4096)
 }
 
 #[cfg(test)]

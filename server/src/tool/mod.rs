@@ -104,7 +104,7 @@ pub fn run(arguments: &[OsString]) -> Option<u8> {
             return Some(u8::try_from(usage.exit_code()).unwrap_or(2));
         }
     };
-    logging::start(LogFormat::Text);
+    logging::start(LogFormat::Text, false);
     let report = match tool {
         Tool::Inspect(options) => inspect::run(&options),
         Tool::Tune(options) => tune::run(&options),
