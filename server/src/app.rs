@@ -9,8 +9,8 @@ use ortolan_model::Digest;
 use tokio::sync::watch;
 
 use crate::{
-    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, observe::Observer, pipeline::workers::Workers,
-    repository::Keeper, startup::Startup,
+    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, observe::Observer,
+    pipeline::workers::Workers, repository::Keeper, startup::Startup,
 };
 
 /// Bodies that may wait to be decoded, unless the options say otherwise.
