@@ -39,7 +39,8 @@ pub struct Server {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
     /// Lets clients load and unload the models of a repository (`POST /v2/repository/models/NAME/load`); not when
-    /// absent. Whoever reaches the Service can then do it.
+    /// absent. Whoever reaches the Service can then do it, in the one pod that answers. `model.uri` must be a repository
+    /// (`NAME/VERSION/model.onnx`); every model of it is loaded at the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub management_api: Option<bool>,
     /// Environment variables of the server's container.
@@ -57,7 +58,7 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 1024)))]
     #[x_kube(
-        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|max-batch|preferred-batch|max-delay|queue|management-api|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
+        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|max-batch|preferred-batch|max-delay|queue|management-api|model-control|load-model|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
             .message("this argument is the operator's to set: use the field of that name under model, server or pod"),
     )]
     pub extra_args: Vec<String>,

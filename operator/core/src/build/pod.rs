@@ -217,7 +217,13 @@ fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
     }
     args.extend(server.batching.iter().flat_map(batching));
     if server.management_api == Some(true) {
-        args.push("--management-api".into());
+        // Only an explicit repository can be loaded from; at the start it has every model, as without this field.
+        let explicit = [
+            "--management-api",
+            "--model-control=explicit",
+            "--load-model=*",
+        ];
+        args.extend(explicit.map(String::from));
     }
     args.extend(server.extra_args.iter().cloned());
     args
