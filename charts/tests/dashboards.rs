@@ -43,8 +43,7 @@ fn read(text: &str) -> Series {
 
 /// Everything that can happen to a model has happened once.
 fn server() -> Series {
-    let mut app = App::new(1);
-    app.metrics.as_triton = true;
+    let app = App::new(1);
     let meter = app.metrics.meter("m", "1");
     let short = Duration::from_millis(1);
     drop(meter.begin());
@@ -256,7 +255,7 @@ fn what_is_not_there_is_found() {
     }
     assert!(
         faults(
-            "sum by (pod) (rate(nv_inference_count{model=\"m\"}[5m]))",
+            "sum by (pod) (rate(ortolan_requests_total{model=\"m\"}[5m]))",
             &series
         )
         .is_empty()
