@@ -682,7 +682,7 @@ async fn a_drain_under_load_loses_no_call() {
 
 #[tokio::test]
 async fn calls_that_run_are_finished_after_the_port_is_closed() {
-    let mut server = Server::start(&onnx::slow(512, 300), &["--sessions", "1"]).await;
+    let mut server = Server::start(&onnx::slow(512, 1200), &["--sessions", "1"]).await;
     let client = client(&server).await;
     let calls: Vec<_> = (0..5)
         .map(|_| {
