@@ -63,17 +63,24 @@ pub fn rank<T: Score>(scores: &[T], row: usize, count: usize, labels: &[String])
     let mut order: Vec<usize> = Vec::with_capacity(row);
     let mut classes = Vec::with_capacity(scores.len() / row * count);
     for row in scores.chunks_exact(row) {
-        let first = |a: &usize, b: &usize| row[*a].rank(row[*b]).then(a.cmp(b));
         order.clear();
         order.extend(0..row.len());
-        if count < row.len() {
-            order.select_nth_unstable_by(count, first);
-        }
-        let best = &mut order[..count];
-        best.sort_unstable_by(first);
-        classes.extend(best.iter().map(|index| show(row[*index], *index, labels)));
+        keep_best(&mut order, count, |a, b| {
+            row[*a].rank(row[*b]).then(a.cmp(b))
+        });
+        classes.extend(order.iter().map(|index| show(row[*index], *index, labels)));
     }
     classes
+}
+
+/// Leaves the first `count` places of `order`, in their order.
+pub fn keep_best(order: &mut Vec<usize>, count: usize, first: impl Fn(&usize, &usize) -> Ordering) {
+    if count < order.len() {
+        // The best are brought to the front first: sorting a thousand scores takes ten times longer.
+        order.select_nth_unstable_by(count, &first);
+        order.truncate(count);
+    }
+    order.sort_unstable_by(first);
 }
 
 fn show<T: Score>(score: T, index: usize, labels: &[String]) -> String {

@@ -39,6 +39,7 @@ pub mod output;
 pub mod parameters;
 pub mod pipeline;
 pub mod ports;
+pub mod process;
 pub mod repository;
 pub mod runtime;
 pub mod serve;

@@ -1,12 +1,15 @@
 //! The Open Inference Protocol V2 as REST and gRPC share it: from what a request says of its tensors to the
 //! model's own order, and from outputs to what was asked for. Every refusal is a sentence.
 
+use std::time::Instant;
+
 use crate::{
     classes,
     dtype::DataType,
+    infer::Request,
     model::Model,
     output::{Output, Unreadable},
-    parameters::OfOutput,
+    parameters::{OfOutput, OfRequest},
     signature::{Signature, TensorSpec, show_names, show_shape},
     tensor::{Tensor, View, element_count},
 };
@@ -122,6 +125,22 @@ pub struct Wanted {
     pub binary: bool,
     /// As the best classes of each row instead of the scores.
     pub classes: Option<usize>,
+}
+
+/// What runs for a request whose inputs, outputs and parameters were read.
+#[must_use]
+pub fn inference(
+    inputs: Vec<Option<Tensor>>,
+    wanted: &[Wanted],
+    parameters: &OfRequest,
+    deadline: Option<Instant>,
+) -> Request {
+    Request {
+        inputs,
+        outputs: wanted.iter().map(|output| output.index).collect(),
+        priority: u32::try_from(parameters.priority).unwrap_or(u32::MAX),
+        deadline,
+    }
 }
 
 /// The outputs that a request wants, all when it names none. `binary` is for those that do not say.

@@ -101,6 +101,19 @@ fn newest_in(cache: &Path) -> Option<PathBuf> {
         .map(|dir| dir.join(LIBRARY))
 }
 
+/// Where downloads go: the folder that was named, else one of ours in the user's cache directory.
+pub fn downloads(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let folder = named.map(Path::to_path_buf);
+    folder
+        .or_else(|| cache_root().map(|root| root.join("server")))
+        .ok_or_else(|| {
+            Failure::new(
+                Reason::InvalidConfig,
+                "there is no directory for downloads: HOME is not set; name one with --cache-dir DIR",
+            )
+        })
+}
+
 /// `$ORTOLAN_CACHE`, else `ortolan` in the user's cache directory.
 #[must_use]
 pub fn cache_root() -> Option<PathBuf> {

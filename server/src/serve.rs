@@ -3,7 +3,7 @@
 //! Inputs: options. Output: `Ok` after a drain, else the failure that the process ends with. The
 //! port is open from the start: live at once, ready when the model is warm.
 
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use ort::environment::Environment;
 use ortolan_model::{Digest, Failure, Found, ModelUri, Package, Reason, Request, Shape};
@@ -149,7 +149,7 @@ async fn load(
 }
 
 fn request(options: &Options, uri: ModelUri) -> Result<Request, Failure> {
-    let mut request = Request::new(uri, cache_dir(options)?);
+    let mut request = Request::new(uri, runtime::downloads(options.cache_dir.as_deref())?);
     request.expected_digest = expected_digest(options)?;
     request.pvc_root.clone_from(&options.pvc_root);
     request.credentials_dir.clone_from(&options.credentials_dir);
@@ -218,19 +218,6 @@ async fn load_one(
 
 fn stopped(error: &tokio::task::JoinError) -> Failure {
     Failure::new(Reason::Internal, format!("loading stopped: {error}"))
-}
-
-fn cache_dir(options: &Options) -> Result<PathBuf, Failure> {
-    let cache = options
-        .cache_dir
-        .clone()
-        .or_else(|| runtime::cache_root().map(|root| root.join("server")));
-    cache.ok_or_else(|| {
-        Failure::new(
-            Reason::InvalidConfig,
-            "there is no directory for downloads: HOME is not set; name one with --cache-dir DIR",
-        )
-    })
 }
 
 /// From `--digest` and from the file that may hold a recorded one; both must agree.

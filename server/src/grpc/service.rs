@@ -18,12 +18,7 @@ use super::{
     request, status,
 };
 use crate::{
-    app::App,
-    deadline, describe,
-    infer::{self, Request as Inference},
-    metrics::Protocol,
-    model::Model,
-    observe::trail::apart,
+    app::App, deadline, describe, infer, metrics::Protocol, model::Model, observe::trail::apart,
     oip, repository,
 };
 
@@ -84,12 +79,8 @@ impl Service {
         let start = Instant::now();
         let asked = request::read(&mut message, &model.signature).map_err(status::bad)?;
         model.meter.preprocessed(start.elapsed());
-        let inference = Inference {
-            inputs: asked.inputs,
-            outputs: asked.wanted.iter().map(|output| output.index).collect(),
-            priority: u32::try_from(asked.parameters.priority).unwrap_or(u32::MAX),
-            deadline: deadline::earliest(since, [timeout, asked.parameters.timeout]),
-        };
+        let deadline = deadline::earliest(since, [timeout, asked.parameters.timeout]);
+        let inference = oip::inference(asked.inputs, &asked.wanted, &asked.parameters, deadline);
         let ran = infer::run(&self.app, model, inference).await;
         let outcome = ran.map_err(|error| status::not_run(&error))?;
         let start = Instant::now();

@@ -4,9 +4,9 @@ use prometheus_client::{
     metrics::{gauge::Gauge, info::Info},
     registry::{Registry, Unit},
 };
-use rustix::time::{ClockId, clock_gettime};
 
 use super::families::SecondsCounter;
+use crate::process::{own_cpu, resident};
 
 /// Of the whole process.
 #[derive(Default)]
@@ -44,10 +44,10 @@ impl Process {
 
     /// What cannot be read keeps its last value.
     pub(super) fn observe(&self) {
-        if let Some(bytes) = resident_bytes() {
+        if let Some(bytes) = resident().and_then(|bytes| i64::try_from(bytes).ok()) {
             self.memory.set(bytes);
         }
-        set(&self.cpu, cpu_seconds());
+        set(&self.cpu, own_cpu().as_secs_f64());
         if let Some(files) = open_files() {
             self.files.set(files);
         }
@@ -58,19 +58,6 @@ impl Process {
 fn set(counter: &SecondsCounter, seconds: f64) {
     let bits = counter.inner();
     bits.store(seconds.to_bits(), std::sync::atomic::Ordering::Relaxed);
-}
-
-/// User and system time of all threads.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-/// `/proc/self/statm`: pages in all, pages resident.
-fn resident_bytes() -> Option<i64> {
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: i64 = text.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * i64::try_from(rustix::param::page_size()).ok()?)
 }
 
 fn open_files() -> Option<i64> {
@@ -99,7 +86,7 @@ mod tests {
         assert!(files() <= with - 50, "{with}");
         let before = process.cpu.get();
         let mut sum = 0_u64;
-        while cpu_seconds() < before + 0.01 {
+        while own_cpu().as_secs_f64() < before + 0.01 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
         process.observe();

@@ -3,6 +3,8 @@
 use ortolan_model::{Activation, Classification};
 use serde::Serialize;
 
+use crate::classes;
+
 /// One class of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Class<'a> {
@@ -33,13 +35,9 @@ pub fn rank<'a>(
     let least = wanted.threshold.unwrap_or(f32::NEG_INFINITY);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.retain(|index| scores[*index] >= least);
-    let better = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
-    if top_k > 0 && top_k < order.len() {
-        // The best are brought to the front first: sorting a thousand scores takes ten times longer.
-        order.select_nth_unstable_by(top_k - 1, better);
-    }
-    order.truncate(top_k);
-    order.sort_unstable_by(better);
+    classes::keep_best(&mut order, top_k, |a, b| {
+        scores[*b].total_cmp(&scores[*a]).then(a.cmp(b))
+    });
     let class = |index: usize| Class {
         label: wanted.labels.get(index).map(String::as_str),
         index,

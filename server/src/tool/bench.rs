@@ -5,13 +5,11 @@
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc, time::Duration};
 
-use super::{
-    Refusal,
-    inputs::InputOptions,
-    internal,
+use super::{Refusal, inputs::InputOptions, internal};
+use crate::{
+    options::parse_duration,
     process::{self, CpuTimes},
 };
-use crate::options::parse_duration;
 
 mod address;
 pub mod arrivals;

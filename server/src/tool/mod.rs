@@ -25,7 +25,6 @@ pub mod bench;
 pub mod inputs;
 pub mod inspect;
 pub mod optimize;
-pub mod process;
 pub mod source;
 pub mod stats;
 pub mod text;

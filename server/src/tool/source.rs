@@ -70,16 +70,7 @@ pub struct Source {
 impl Source {
     /// The model's files, verified. Blocking.
     pub fn obtain(&self) -> Result<Package, Failure> {
-        let cache = self
-            .cache_dir
-            .clone()
-            .or_else(|| runtime::cache_root().map(|root| root.join("server")));
-        let cache = cache.ok_or_else(|| {
-            Failure::new(
-                Reason::InvalidConfig,
-                "there is no directory for downloads: HOME is not set; name one with --cache-dir DIR",
-            )
-        })?;
+        let cache = runtime::downloads(self.cache_dir.as_deref())?;
         let mut request = Request::new(self.uri.parse()?, cache);
         request.expected_digest = self.digest.as_deref().map(str::parse).transpose()?;
         request.pvc_root.clone_from(&self.pvc_root);

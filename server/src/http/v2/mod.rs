@@ -11,13 +11,7 @@ use http::Request;
 
 use self::request::Form;
 use super::{Answer, Shared, body, counted, error::ApiError};
-use crate::{
-    app::App,
-    deadline,
-    infer::{self, Request as Inference},
-    metrics::Protocol,
-    model::Model,
-};
+use crate::{app::App, deadline, infer, metrics::Protocol, model::Model, oip};
 
 mod answer;
 mod describe;
@@ -59,12 +53,8 @@ async fn run(app: &App, model: Arc<Model>, request: Request<Body>) -> Answer {
     let asked = request::read(&body, form, &model.signature)?;
     drop(body);
     model.meter.preprocessed(start.elapsed());
-    let inference = Inference {
-        inputs: asked.inputs,
-        outputs: asked.wanted.iter().map(|output| output.index).collect(),
-        priority: u32::try_from(asked.parameters.priority).unwrap_or(u32::MAX),
-        deadline: deadline::earliest(since, [timeout, asked.parameters.timeout]),
-    };
+    let deadline = deadline::earliest(since, [timeout, asked.parameters.timeout]);
+    let inference = oip::inference(asked.inputs, &asked.wanted, &asked.parameters, deadline);
     let outcome = infer::run(app, &model, inference).await?;
     let start = Instant::now();
     let answered = answer::write(&model, asked.id.as_deref(), &asked.wanted, &outcome)?;

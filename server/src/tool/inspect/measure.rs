@@ -16,12 +16,13 @@ use super::Options;
 use crate::{
     onnx::Outline,
     options::{Fallback, Provider},
+    process,
     runtime::{self, Recipe},
     signature::Signature,
     tool::{
         Refusal,
         inputs::{self, Inputs},
-        internal, process, stats,
+        internal, stats,
     },
 };
 use ortolan_model::{Failure, Reason};
@@ -72,7 +73,7 @@ pub fn measure(
         fallback: Fallback::Fail,
         optimization: ortolan_model::settings::Optimization::All,
     };
-    let before_bytes = process::resident();
+    let before_bytes = process::resident().unwrap_or(0);
     let mut resident = before_bytes;
     let (mut kept, mut sessions) = (Vec::new(), Vec::new());
     let (mut given, mut is_batchable) = (String::new(), false);
@@ -87,7 +88,7 @@ pub fn measure(
         let (first_run, run) = time_runs(&mut runner, &feeds[0])?;
         drop(feeds);
         kept.push(runner);
-        let now = process::resident();
+        let now = process::resident().unwrap_or(0);
         sessions.push(SessionCost {
             load_seconds: load.as_secs_f64(),
             first_run_seconds: first_run.as_secs_f64(),

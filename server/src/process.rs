@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
-/// The resident memory of this process in bytes; 0 where there is no `/proc`.
+/// The resident memory of this process in bytes; `None` where there is no `/proc`.
 #[must_use]
-pub fn resident() -> u64 {
-    let pages = fs::read_to_string("/proc/self/statm")
-        .ok()
-        .and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or(0) * rustix::param::page_size() as u64
+pub fn resident() -> Option<u64> {
+    // `/proc/self/statm`: pages in all, pages resident.
+    let text = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 /// The CPU time of this process.
@@ -116,7 +116,7 @@ mod tests {
         }
         let used = CpuTimes::of(&[me]).unwrap().since(&before);
         assert!(used >= Duration::from_millis(40), "{used:?}");
-        assert!(resident() > 1 << 20);
+        assert!(resident() > Some(1 << 20));
         assert!(
             CpuTimes::of(&[u32::MAX])
                 .unwrap_err()
