@@ -14,6 +14,7 @@ import time
 AGENT = "ortolan-operator"
 DIGEST = "sha256:" + "0" * 64
 IDLE = 60
+PROGRAMS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok")
 
 
 def kubectl(*args, stdin=None):
@@ -90,6 +91,20 @@ def usage(pid):
     return cpu, peak / 1024
 
 
+def control_plane(state):
+    """CPU seconds so far of the cluster's own programs and of kwok, by name. Their environment names the cluster's folder; kwok's its kubeconfig."""
+    seconds = {}
+    for process in pathlib.Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and state.encode() in (process / "environ").read_bytes():
+                name = pathlib.Path(os.readlink(process / "exe")).name
+                if name in PROGRAMS:
+                    seconds[name] = seconds.get(name, 0) + usage(process.name)[0]
+        except OSError:
+            continue
+    return seconds
+
+
 def deployments(suffix):
     return int(kubectl("get", "deployments", "-n", "bench", "-o", "name", *suffix).count("\n"))
 
@@ -114,6 +129,7 @@ def until(what, count, probe, started, limit=900):
 
 def measure(args):
     audit = Audit(args.audit)
+    state = str(args.audit.parents[1])
     kubectl("apply", "--server-side", "-f", "crds/inferenceservices.yaml")
     kubectl("wait", "--for=condition=Established", "crd/inferenceservices.serving.ortolan.dev", "--timeout=30s")
     kubectl("create", "namespace", "bench")
@@ -128,6 +144,7 @@ def measure(args):
         before = usage(operator.pid)[0]
         audit.take()
         for name, threads, generation in (("create", 1, 1), ("change", 2, 2)):
+            cluster = control_plane(state)
             started = time.monotonic()
             kubectl("apply", "--server-side", "-f", "-", stdin=services(args.count, threads))
             applied = time.monotonic() - started
@@ -144,6 +161,7 @@ def measure(args):
             counts = audit.take()
             counts = {k: v for k, v in counts.items() if "leases" not in k}
             phase |= {"cpu_s": cpu - before, "peak_mib": peak, "requests": counts, "requests_per_service": sum(counts.values()) / args.count}
+            phase["cluster_cpu_s"] = {name: round(now - cluster.get(name, 0), 1) for name, now in control_plane(state).items()}
             before = cpu
             result[name] = phase
         audit.take()
@@ -167,6 +185,9 @@ def table(out):
             f"| {r['count']} | {c['apply_s']:.1f} s | {c['deployments_s']:.1f} s | {c['ready_s']:.1f} s | {c['requests_per_service']:.1f} | {c['cpu_s']:.1f} s"
             f" | {d['peak_mib']:.0f} MiB | {d['ready_s']:.1f} s | {d['requests_per_service']:.1f} | {d['cpu_s']:.1f} s | {sum(r['idle']['other'].values())} |"
         )
+        for name, phase in (("create", c), ("change", d)):
+            used = ", ".join(f"{k} {v:.0f}" for k, v in sorted(phase["cluster_cpu_s"].items(), key=lambda kv: -kv[1]))
+            print(f"CPU-seconds of the cluster, {r['count']} services, {name}: {used}", file=sys.stderr)
 
 
 def main():

@@ -58,7 +58,7 @@ predict() {
 prefix=${ORTOLAN_IMAGE_PREFIX:-localhost/ortolan} tag=${ORTOLAN_IMAGE_TAG:-dev}
 t0=$(now_ms)
 if [ -z "${ORTOLAN_DEMO_KUBECONFIG:-}" ]; then need_root "A cluster on this machine (else set ORTOLAN_DEMO_KUBECONFIG to one of yours)"; fi
-step "install what is missing" "$REPO/scripts/install.sh" all
+step "install what is missing" "$REPO/scripts/install.sh" demo
 # The cluster's programs (Go) and ours (Rust) build beside each other: each waits for the network at times.
 programs & beside=$!
 step "images" "$REPO/scripts/images.sh" || { kill "$beside" 2>/dev/null || true; exit 1; }

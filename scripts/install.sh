@@ -1,13 +1,15 @@
 #!/bin/bash
 # Installs what building and testing need and what is missing here; does nothing when all is there. Debian or Ubuntu, as root or with sudo.
-#   scripts/install.sh [build|test|all]
-#     build   to compile: a C linker, Rust with clippy and rustfmt, git, python3 with pip
-#     test    and cargo-deny, shellcheck                    (make unit and lint)
-#     all     and what the images and the test cluster need (make demo, test, e2e)
+#   scripts/install.sh [build|demo|test|all]
+#     build   to compile: a C linker, Rust, git, python3 with pip
+#     demo    and what the images and the cluster need       (make demo)
+#     test    to check: build, clippy, rustfmt, cargo-deny, shellcheck (make unit and lint)
+#     all     all of these                                   (make test, e2e)
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 what=${1:-all}
-case $what in build|test|all) ;; *) sed -n 2,6p "$0" >&2; exit 2;; esac
+checks='' cluster=''
+case $what in build) ;; demo) cluster=1;; test) checks=1;; all) checks=1 cluster=1;; *) sed -n 2,7p "$0" >&2; exit 2;; esac
 [ "$(uname)" = Linux ] || die "this script knows Debian and Ubuntu; elsewhere install Rust >= 1.95 with clippy and rustfmt, Go >= $GO_MINIMUM, kind and a Docker engine, and set ORTOLAN_E2E_KUBECONFIG to a cluster of yours"
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; elif have sudo; then sudo "$@"; else die "installing packages needs root: run this as root or install sudo"; fi; }
@@ -36,8 +38,8 @@ py:ensurepip python3-venv
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 flock util-linux
 N
-  [ "$what" = build ] || echo "shellcheck shellcheck"
-  [ "$what" = all ] || return 0
+  [ -z "$checks" ] || echo "shellcheck shellcheck"
+  [ -n "$cluster" ] || return 0
   cat <<'N'
 objdump binutils
 openssl openssl
@@ -76,7 +78,7 @@ if ! have rustc; then
 fi
 rust=$(rustc --version | awk '{print $2}')
 version_at_least "$rust" "$rust_minimum" || die "Rust $rust is older than $rust_minimum: run rustup update stable"
-if [ "$what" != build ]; then
+if [ -n "$checks" ]; then
   for tool in clippy:cargo-clippy rustfmt:rustfmt; do
     have "${tool#*:}" && "${tool#*:}" --version >/dev/null 2>&1 && continue
     have rustup || die "${tool%%:*} is missing: install it with the package manager that installed Rust"
