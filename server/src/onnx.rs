@@ -132,7 +132,7 @@ struct ValueInfo {
     r#type: Option<Type>,
 }
 
-/// Only which kind is set matters, so that every kind is read as raw bytes.
+/// For most only which kind is set matters, so that every kind is read as raw bytes.
 #[derive(Clone, PartialEq, Message)]
 struct Type {
     #[prost(bytes, optional, tag = "1")]

@@ -11,6 +11,12 @@ pub(super) fn malformed(what: &str) -> NotOnnx {
     NotOnnx::Malformed(what.to_owned())
 }
 
+/// Bytes as a message; `what` names it in the error.
+pub(super) fn decoded<M: Message + Default>(bytes: &[u8], what: &str) -> Result<M, NotOnnx> {
+    M::decode(bytes)
+        .map_err(|error| NotOnnx::Malformed(format!("{what} does not decode ({error})")))
+}
+
 /// What follows a field's key.
 pub(super) enum Payload {
     Varint(u64),
@@ -103,8 +109,7 @@ impl<'r, R: BufRead + Seek> Wire<'r, R> {
         n: u64,
         what: &str,
     ) -> Result<M, NotOnnx> {
-        M::decode(self.take(n)?.as_slice())
-            .map_err(|error| NotOnnx::Malformed(format!("{what} does not decode ({error})")))
+        decoded(&self.take(n)?, what)
     }
 
     /// Leaves `n` bytes out.

@@ -9,7 +9,10 @@ use prost::Message;
 use serde::{Serialize, Serializer};
 
 use super::part;
-use crate::onnx::{NotOnnx, wire::Wire};
+use crate::onnx::{
+    NotOnnx, ValueInfo,
+    wire::{Wire, decoded},
+};
 
 /// A key with its value, as metadata and external data use them.
 #[derive(Clone, PartialEq, Message)]
@@ -18,28 +21,6 @@ pub(super) struct Entry {
     pub key: String,
     #[prost(string, tag = "2")]
     pub value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ValueInfo {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(message, optional, tag = "2")]
-    r#type: Option<Type>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Type {
-    #[prost(message, optional, tag = "1")]
-    tensor: Option<TensorType>,
-    #[prost(bytes, optional, tag = "4")]
-    sequence: Option<Vec<u8>>,
-    #[prost(bytes, optional, tag = "5")]
-    map: Option<Vec<u8>>,
-    #[prost(bytes, optional, tag = "8")]
-    sparse: Option<Vec<u8>>,
-    #[prost(bytes, optional, tag = "9")]
-    optional: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -149,28 +130,18 @@ pub(super) fn read<R: BufRead + Seek>(
     what: &str,
 ) -> Result<Value, NotOnnx> {
     let info: ValueInfo = part(wire, n, what)?;
-    let kind = match info.r#type {
-        None => Kind::Unknown,
-        Some(Type {
-            tensor: Some(tensor),
-            ..
-        }) => Kind::Tensor {
-            element: tensor.element,
-            shape: tensor
-                .shape
-                .map(|shape| shape.dims.into_iter().map(dim).collect()),
-        },
-        Some(Type {
-            sequence: Some(_), ..
-        }) => Kind::Odd("a sequence"),
-        Some(Type { map: Some(_), .. }) => Kind::Odd("a map"),
-        Some(Type {
-            sparse: Some(_), ..
-        }) => Kind::Odd("a sparse tensor"),
-        Some(Type {
-            optional: Some(_), ..
-        }) => Kind::Odd("an optional"),
-        Some(_) => Kind::Unknown,
+    let r#type = info.r#type.unwrap_or_default();
+    let kind = match (&r#type.tensor, r#type.odd_kind()) {
+        (Some(tensor), _) => {
+            let tensor: TensorType = decoded(tensor, what)?;
+            let dims = tensor.shape.map(|shape| shape.dims.into_iter());
+            Kind::Tensor {
+                element: tensor.element,
+                shape: dims.map(|dims| dims.map(dim).collect()),
+            }
+        }
+        (None, Some(odd)) => Kind::Odd(odd),
+        (None, None) => Kind::Unknown,
     };
     Ok(Value {
         name: info.name,
