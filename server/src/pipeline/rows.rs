@@ -5,15 +5,13 @@
 //! missing value (null, an empty field, a column that a row lacks) is refused unless `model.yaml` says
 //! what the model takes for it.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{borrow::Cow, collections::HashMap};
 
 use ortolan_model::{Missing, RowsInput};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
-};
+use serde::de::DeserializeSeed as _;
 use serde_json::value::RawValue;
 
+use self::row::{Each, Row};
 use super::{Feed, InputError};
 use crate::{
     dtype::DataType,
@@ -21,6 +19,8 @@ use crate::{
     signature::{Signature, show_names, show_shape},
     tensor::{Elements, Tensor, each_buffer},
 };
+
+mod row;
 
 /// One column and where its values go.
 struct Column {
@@ -497,73 +497,6 @@ fn no_rows(error: &serde_json::Error) -> InputError {
         "\"inputs\" holds no rows: {error}; expected [[1, 2], …], or [{{\"column\": 1, …}}, …]"
     ))
 }
-
-/// One row, its values not yet read.
-enum Row<'a> {
-    Array(Vec<&'a RawValue>),
-    Object(Vec<(Cow<'a, str>, &'a RawValue)>),
-}
-
-impl<'de> Deserialize<'de> for Row<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Row<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a row, which is an array of values or an object of columns")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = seq.next_element::<&RawValue>()? {
-                    values.push(value);
-                }
-                Ok(Row::Array(values))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut values = Vec::new();
-                while let Some(name) = map.next_key::<Name<'de>>()? {
-                    values.push((name.0, map.next_value()?));
-                }
-                Ok(Row::Object(values))
-            }
-        }
-        deserializer.deserialize_any(Either)
-    }
-}
-
-/// Hands on each row of an array until one is refused.
-struct Each<F>(F);
-
-impl<'de, F: FnMut(Row<'de>) -> Result<(), ()>> DeserializeSeed<'de> for Each<F> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de, F: FnMut(Row<'de>) -> Result<(), ()>> Visitor<'de> for Each<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of rows")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(row) = seq.next_element()? {
-            // The reason is with the one who was told.
-            self.0(row).map_err(|()| A::Error::custom("a row is refused"))?;
-        }
-        Ok(())
-    }
-}
-
-/// A key, borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests;
