@@ -195,15 +195,9 @@ async fn load_one(
     for (phase, took) in &package.timings {
         app.startup.done(phase.as_str(), *took);
     }
-    let (settings, notes) = settings::of(options, &package.settings);
-    for note in package
-        .notes
-        .iter()
-        .map(|note| format!("config.pbtxt: {note}"))
-        .chain(notes)
-    {
-        tracing::warn!("{note}");
-    }
+    settings::tell_of_config(&identity.name, &package.notes);
+    let Identity { name, version } = &identity;
+    let settings = settings::chosen(options, &package.settings, name, version);
     let startup = Arc::clone(&app.startup);
     let meter = app.metrics.meter(&identity.name, &identity.version);
     let opened = spawn_blocking(move || {

@@ -1,6 +1,6 @@
 //! How a model is run: the command line, then the model's own files, then the defaults.
 //!
-//! Pure. A flag that was given holds for every model; a flag that was not leaves the choice to
+//! Pure but for the log, which gets the notes. A flag that was given holds for every model; a flag that was not leaves the choice to
 //! `config.pbtxt` and `model.yaml`. What a file asks for and this server does not do is a note.
 
 use std::num::NonZeroUsize;
@@ -12,9 +12,25 @@ use crate::{
     options::{Options, Provider, Sessions},
 };
 
-/// The settings of a model whose files say `own`, and what of that is not followed.
+/// The settings of a model whose files say `own`; the log gets what of that is not followed.
 #[must_use]
-pub fn of(options: &Options, own: &Own) -> (Settings, Vec<String>) {
+pub fn chosen(options: &Options, own: &Own, model: &str, version: &str) -> Settings {
+    let (settings, notes) = of(options, own);
+    for note in notes {
+        tracing::warn!(model, version, "{note}");
+    }
+    settings
+}
+
+/// Says what a model's `config.pbtxt` asks for and this server does not act on.
+pub fn tell_of_config(model: &str, notes: &[String]) {
+    for note in notes {
+        tracing::warn!(model, "config.pbtxt: {note}");
+    }
+}
+
+/// The settings of a model whose files say `own`, and what of that is not followed.
+fn of(options: &Options, own: &Own) -> (Settings, Vec<String>) {
     let mut settings = Settings::from(options);
     let mut notes = Vec::new();
     let mut overruled = |flag: &str, what: &str| {

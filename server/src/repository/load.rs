@@ -90,10 +90,7 @@ impl Loader {
             name: name.to_owned(),
             version: version.to_string(),
         };
-        let (settings, notes) = settings::of(&self.options, &package.settings);
-        for note in notes {
-            tracing::warn!(model = name, version, "{note}");
-        }
+        let settings = settings::chosen(&self.options, &package.settings, name, &identity.version);
         let meter = app.metrics.meter(name, &identity.version);
         let (environment, progress) = (self.environment.clone(), Arc::clone(startup));
         let opened = blocking(move || {

@@ -34,7 +34,7 @@ pub use self::{
     manage::{ManageError, load, unload},
     options::{Control, IsRepository, RepositoryOptions},
 };
-use crate::{app::App, cpu, options::Options};
+use crate::{app::App, cpu, options::Options, settings};
 
 /// Between two looks that must agree before anything is loaded: a copy that is under way shows.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -437,9 +437,7 @@ impl Keeper {
 /// Said once, and again when it changes.
 fn tell_notes(name: &str, record: &mut Record, notes: &[String]) {
     if record.notes != notes {
-        for note in notes {
-            tracing::warn!(model = name, "config.pbtxt: {note}");
-        }
+        settings::tell_of_config(name, notes);
         record.notes = notes.to_vec();
     }
 }
