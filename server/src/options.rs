@@ -9,7 +9,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
 use ortolan_model::settings::{Batching, Mode};
 
-use crate::{observe::ObserveOptions, repository::RepositoryOptions};
+use crate::{access::Access, observe::ObserveOptions, repository::RepositoryOptions};
 
 const TOOLS: &str = "Tools, asked for by the first word (a model of that name is written ./bench):
   ortolan-server inspect MODEL_URI             what is in a model
@@ -159,35 +159,14 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "fail", env = "ORTOLAN_FALLBACK")]
     pub fallback: Fallback,
 
-    /// Scratch space for downloads [default: the user's cache directory].
-    #[arg(long, value_name = "DIR", env = "ORTOLAN_CACHE_DIR")]
-    pub cache_dir: Option<PathBuf>,
+    /// How models are got at.
+    #[command(flatten)]
+    pub access: Access,
 
     /// A model.yaml of your own: its sections replace those of the model's; the labels and the tokenizer
     /// that it names lie in the model's package.
     #[arg(long, value_name = "PATH", env = "ORTOLAN_MODEL_CONFIG")]
     pub model_config: Option<PathBuf>,
-
-    /// Where claims are mounted: pvc://claim/a/b is read from DIR/claim/a/b.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "/mnt/pvc",
-        env = "ORTOLAN_PVC_ROOT"
-    )]
-    pub pvc_root: PathBuf,
-
-    /// A directory with one file per key: username and password, or token.
-    #[arg(long, value_name = "DIR", env = "ORTOLAN_CREDENTIALS_DIR")]
-    pub credentials_dir: Option<PathBuf>,
-
-    /// Refuse a model that is larger, in bytes, fetched or unpacked; the models of a repository
-    /// together [default: 20 GiB].
-    #[arg(
-        long, value_name = "N", default_value_t = 20 << 30,
-        hide_default_value = true, env = "ORTOLAN_MAX_MODEL_BYTES"
-    )]
-    pub max_model_bytes: u64,
 
     /// Refuse a request whose body is larger, in bytes [default: 64 MiB].
     #[arg(
@@ -211,11 +190,6 @@ pub struct Options {
     /// How to write log lines.
     #[arg(long, value_enum, default_value = "text", env = "ORTOLAN_LOG_FORMAT")]
     pub log_format: LogFormat,
-
-    /// ONNX Runtime's library [default: searched beside the binary, in ../lib, /opt/ortolan/lib and
-    /// the cache].
-    #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
-    pub onnxruntime: Option<PathBuf>,
 
     /// What is told of requests and models.
     #[command(flatten)]

@@ -101,7 +101,7 @@ async fn load(
 ) -> Result<(), Failure> {
     let request = request(options, uri)?;
     // The library is mapped while the model is fetched.
-    let library = options.onnxruntime.clone();
+    let library = options.access.onnxruntime.clone();
     let started = spawn_blocking(move || runtime::start(library.as_deref()));
     let found = ortolan_model::discover(&request, &*app.startup).await?;
     let (environment, library) = started.await.map_err(|error| stopped(&error))??;
@@ -149,11 +149,8 @@ async fn load(
 }
 
 fn request(options: &Options, uri: ModelUri) -> Result<Request, Failure> {
-    let mut request = Request::new(uri, runtime::downloads(options.cache_dir.as_deref())?);
+    let mut request = options.access.request(uri)?;
     request.expected_digest = expected_digest(options)?;
-    request.pvc_root.clone_from(&options.pvc_root);
-    request.credentials_dir.clone_from(&options.credentials_dir);
-    request.max_model_bytes = options.max_model_bytes;
     request.model_config.clone_from(&options.model_config);
     request.shape = options.repository.shape();
     request.is_live = options.repository.is_live();

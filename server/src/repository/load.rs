@@ -122,7 +122,7 @@ impl Loader {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let others = taken.iter().filter(|(other, _)| **other != place);
         let others: u64 = others.map(|(_, bytes)| bytes).sum();
-        let limit = self.options.max_model_bytes;
+        let limit = self.options.access.max_model_bytes;
         if others.saturating_add(bytes) > limit {
             return Err(Failure::new(
                 Reason::ModelTooLarge,

@@ -78,7 +78,7 @@ pub fn run(options: &Options) -> Result<String, Refusal> {
         (Err(_), Err(failure)) => return Err(failure.into()),
         (Err(error), Ok(_)) => return Err(super::internal(error)),
     };
-    let library = options.source.onnxruntime.as_deref();
+    let library = options.source.access.onnxruntime.as_deref();
     let started = runtime::start(library);
     let measured = match (options.measure, &started) {
         (false, _) => None,

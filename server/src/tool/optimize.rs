@@ -139,7 +139,7 @@ pub fn run(options: &Options) -> Result<String, Refusal> {
     let outline = runtime::inspect(model)?;
     let before = census::census(model).map_err(internal)?;
     let place = write::Place::check(options, model, before.parameters.bytes)?;
-    let (environment, library) = runtime::start(options.source.onnxruntime.as_deref())?;
+    let (environment, library) = runtime::start(options.source.access.onnxruntime.as_deref())?;
     eprintln!("optimising {}", model.display());
     let partial = place.open()?;
     write::optimise(&environment, model, &outline, options.level, &partial)?;

@@ -97,7 +97,7 @@ pub fn run(options: &Options) -> Result<String, Refusal> {
         return Err(Refusal::Data("--time must be longer than 0".to_owned()));
     }
     let package = options.source.obtain()?;
-    let (environment, _) = runtime::start(options.source.onnxruntime.as_deref())?;
+    let (environment, _) = runtime::start(options.source.access.onnxruntime.as_deref())?;
     let bench = measure::Bench::new(environment, package.clone(), options)?;
     let cpus = cpu::available().get();
     let layouts = grid::layouts(cpus, options.sessions.as_ref(), options.threads.as_ref());

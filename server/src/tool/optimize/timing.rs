@@ -71,10 +71,10 @@ fn once(options: &Options, model: &Path) -> Result<Session, Refusal> {
     command
         .args(["inspect", "--measure", "--json", "--sessions", "1"])
         .args(["--threads", &options.threads.to_string()]);
-    if let Some(library) = &options.source.onnxruntime {
+    if let Some(library) = &options.source.access.onnxruntime {
         command.arg("--onnxruntime").arg(library);
     }
-    if let Some(cache) = &options.source.cache_dir {
+    if let Some(cache) = &options.source.access.cache_dir {
         command.arg("--cache-dir").arg(cache);
     }
     if let Some(data) = &options.inputs.data {
