@@ -8,6 +8,8 @@ step "rustfmt" cargo fmt --all --check || die "run: cargo fmt --all"
 step "clippy" nice cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 # Alone, because features unify in a workspace build: only so does the compiler show that the core needs no client and no runtime.
 step "the core on its own" nice cargo check -p ortolan-core --locked --quiet
+# The tests run with traces, as the images do.
+step "the server without traces" nice cargo check -p ortolan-server --no-default-features --locked --quiet
 deny=$ORTOLAN_CACHE/tools/cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
 [ -x "$deny" ] || deny=$(command -v cargo-deny) || die "cargo-deny is missing: scripts/install.sh test"
 step "cargo deny" quiet deny "$deny" --all-features check --hide-inclusion-graph bans licenses sources

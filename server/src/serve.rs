@@ -37,7 +37,7 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let mut app = App::new(options.max_body_bytes);
     app.cache = (options.response_cache > 0).then(|| ResponseCache::new(options.response_cache));
     app.pipelines = Workers::new(cpu::available(), options.queue.get());
-    app.observer = Observer::new(&options.observe);
+    app.observer = Observer::new(&options.observe, addresses.scheme())?;
     app.metrics.as_triton = options.observe.triton_metrics;
     let app = Arc::new(app);
     let identity = Identity {
@@ -66,6 +66,9 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     announce::ready(&options, &addresses, &app);
     let signal = signals.next().await;
     drain(&options, &app, signal, &mut signals, connections).await;
+    let observer = app.observer.clone();
+    // Only a panic ends it early, and then there is nothing more to send.
+    let _ = spawn_blocking(move || observer.finish()).await;
     Ok(())
 }
 

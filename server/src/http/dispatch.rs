@@ -26,7 +26,11 @@ use super::{
 use crate::{
     app::App,
     grpc::{Arrived, Grpc, is_grpc},
-    observe::counted::{Counted, grpc_code},
+    observe::{
+        Begun,
+        context::TraceId,
+        counted::{Counted, grpc_code},
+    },
 };
 
 /// What a port answers.
@@ -71,18 +75,24 @@ impl Dispatch {
         B::Error: Into<BoxError> + Send,
     {
         let id = request_id::of(request.headers());
-        let Some(trail) = self.app.observer.begin(&request, &id) else {
-            return Ok(self.answer_as(id, request).await);
+        let Begun { trace_id, trail } = self.app.observer.begin(&request, &id);
+        let Some(trail) = trail else {
+            return Ok(self.answer_as(id, trace_id, request).await);
         };
         let request = request.map(|body| Counted::request(body, Arc::clone(&trail)));
-        let work = self.answer_as(id, request);
+        let work = self.answer_as(id, trace_id, request);
         let response = Arc::clone(&trail).follow(work).await;
         let code = grpc_code(response.headers());
         trail.coded(code.unwrap_or(response.status().as_u16()));
         Ok(response.map(|body| Body::new(Counted::answer(body, trail))))
     }
 
-    async fn answer_as<B>(&self, id: HeaderValue, mut request: Request<B>) -> Response<Body>
+    async fn answer_as<B>(
+        &self,
+        id: HeaderValue,
+        trace_id: Option<TraceId>,
+        mut request: Request<B>,
+    ) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
@@ -91,7 +101,11 @@ impl Dispatch {
         request.extensions_mut().insert(arrived);
         let (version, is_grpc) = (request.version(), is_grpc(request.headers()));
         let coding = Coding::of_answer(request.headers());
-        let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default());
+        let span = tracing::info_span!(
+            "request",
+            id = id.to_str().unwrap_or_default(),
+            trace_id = trace_id.map(tracing::field::display)
+        );
         let work = async {
             if is_grpc {
                 return self.call(request).await;

@@ -14,7 +14,7 @@ use std::{
 
 use http::{HeaderValue, Method, Request};
 
-use super::{Outlets, access};
+use super::{Outlets, access, context::TraceId, traces::Span};
 use crate::metrics::Protocol;
 
 tokio::task_local! {
@@ -39,6 +39,9 @@ pub enum Phase {
 pub(super) struct Stretch {
     pub(super) phase: Phase,
     pub(super) took: Duration,
+    #[cfg_attr(not(feature = "otlp"), allow(dead_code))]
+    // a line needs no more than how long it took
+    pub(super) ended: Instant,
 }
 
 /// Which model answered, and how.
@@ -62,6 +65,12 @@ pub(super) struct Story {
 }
 
 impl Story {
+    /// The protocol's own, else the answer's.
+    pub(super) fn final_code(&self) -> Option<u16> {
+        let prediction = self.prediction.as_ref();
+        prediction.map(|prediction| prediction.code).or(self.code)
+    }
+
     /// All stretches of a phase together.
     pub(super) fn took(&self, phase: Phase) -> Option<Duration> {
         let of_phase = self.stretches.iter().filter(|s| s.phase == phase);
@@ -75,6 +84,8 @@ pub(super) struct Head {
     pub(super) method: Method,
     pub(super) path: Arc<str>,
     pub(super) id: HeaderValue,
+    /// Of its caller's trace, or of the one that begins with it.
+    pub(super) trace_id: Option<TraceId>,
 }
 
 /// One request that is followed.
@@ -83,6 +94,7 @@ pub struct Trail {
     outlets: Arc<Outlets>,
     pub(super) head: Head,
     pub(super) since: Instant,
+    span: Option<Span>,
     story: Mutex<Story>,
     /// `None` for a request of a stream: only the stream's bytes are counted.
     pub(super) bytes: Option<Bytes>,
@@ -96,16 +108,24 @@ pub(super) struct Bytes {
 }
 
 impl Trail {
-    pub(super) fn new<B>(outlets: Arc<Outlets>, request: &Request<B>, id: &HeaderValue) -> Self {
+    pub(super) fn new<B>(
+        outlets: Arc<Outlets>,
+        request: &Request<B>,
+        id: &HeaderValue,
+        trace_id: Option<TraceId>,
+        span: Option<Span>,
+    ) -> Self {
         let head = Head {
             method: request.method().clone(),
             path: request.uri().path().into(),
             id: id.clone(),
+            trace_id,
         };
         Self {
             outlets,
             head,
             since: Instant::now(),
+            span,
             story: Mutex::default(),
             bytes: Some(Bytes::default()),
         }
@@ -142,10 +162,12 @@ impl Trail {
 
     /// A trail for one request of this stream.
     fn fork(&self) -> Self {
+        let traced = self.outlets.traces.as_ref().zip(self.span.as_ref());
         Self {
             outlets: Arc::clone(&self.outlets),
             head: self.head.clone(),
             since: Instant::now(),
+            span: traced.map(|(traces, stream)| traces.below(stream)),
             story: Mutex::default(),
             bytes: None,
         }
@@ -161,6 +183,9 @@ impl Drop for Trail {
         let story = std::mem::take(self.story.get_mut().unwrap_or_else(PoisonError::into_inner));
         if self.outlets.access_log {
             access::write(self, &story);
+        }
+        if let (Some(traces), Some(span)) = (&self.outlets.traces, &self.span) {
+            traces.end(self, &story, span);
         }
     }
 }
@@ -180,15 +205,21 @@ fn note(write: impl FnOnce(&mut Story)) {
 
 /// A phase of the task's request ended now.
 pub(crate) fn passed(phase: Phase, took: Duration) {
-    note(|story| story.stretches.push(Stretch { phase, took }));
+    note(|story| {
+        let ended = Instant::now();
+        story.stretches.push(Stretch { phase, took, ended });
+    });
 }
 
 /// The task's request ran, among so many rows.
 pub(crate) fn ran(queued: Duration, ran: Duration, batch: usize) {
     note(|story| {
-        let stretch = |phase, took| Stretch { phase, took };
-        story.stretches.push(stretch(Phase::Queue, queued));
-        story.stretches.push(stretch(Phase::Inference, ran));
+        let ended = Instant::now();
+        let stretch = |phase, took, ended| Stretch { phase, took, ended };
+        let began = ended.checked_sub(ran).unwrap_or(ended);
+        story.stretches.push(stretch(Phase::Queue, queued, began));
+        let run = stretch(Phase::Inference, ran, ended);
+        story.stretches.push(run);
         story.batch = Some(batch);
     });
 }

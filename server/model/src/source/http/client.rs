@@ -47,7 +47,7 @@ const USER_AGENT: &str = concat!("ortolan-server/", env!("CARGO_PKG_VERSION"));
 
 /// An HTTP client for one store.
 pub(super) struct Client {
-    inner: legacy::Client<HttpsConnector<Route>, Empty<Bytes>>,
+    inner: legacy::Client<Connector, Empty<Bytes>>,
     authorization: Option<HeaderValue>,
     proxies: Arc<Matcher>,
     answer: Duration,
@@ -56,18 +56,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(credentials: Option<Credentials>, answer: Duration) -> Result<Self, Failure> {
         let proxies = Arc::new(Matcher::from_env());
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let route = Route {
-            tcp,
-            proxies: Arc::clone(&proxies),
-        };
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config()?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(route);
+        let connector = connector_through(Arc::clone(&proxies))?;
         let inner = legacy::Client::builder(TokioExecutor::new()).build(connector);
         let authorization = credentials.map(|c| authorization(&c)).transpose()?;
         Ok(Self {
@@ -161,6 +150,25 @@ impl Client {
     }
 }
 
+/// Connections over HTTP/1.1, in clear text or TLS; for a hyper client.
+pub type Connector = HttpsConnector<Route>;
+
+/// Connections as models are fetched over: the same certificates are trusted, the same proxies used.
+pub fn connector() -> Result<Connector, Failure> {
+    connector_through(Arc::new(Matcher::from_env()))
+}
+
+fn connector_through(proxies: Arc<Matcher>) -> Result<Connector, Failure> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    Ok(HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config()?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(Route { tcp, proxies }))
+}
+
 /// The next address of a redirect, `None` for any other answer.
 fn redirect(at: &Url, response: &Response<Incoming>) -> Result<Option<Url>, Trouble> {
     let follow = matches!(
@@ -243,7 +251,7 @@ fn tls_config() -> Result<ClientConfig, Failure> {
 
 /// Reaches a host directly or through a proxy.
 #[derive(Clone)]
-struct Route {
+pub struct Route {
     tcp: HttpConnector,
     proxies: Arc<Matcher>,
 }
@@ -299,7 +307,7 @@ impl Service<Uri> for Route {
 }
 
 /// A connection that knows whether requests on it must name the whole address.
-struct Stream {
+pub struct Stream {
     inner: TokioIo<TcpStream>,
     through_proxy: bool,
 }

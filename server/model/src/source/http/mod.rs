@@ -26,6 +26,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use url::Url;
 
+pub use self::client::{Connector, connector};
 use self::{
     client::Client,
     resume::{Partial, Start},
