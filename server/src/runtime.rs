@@ -5,9 +5,12 @@
 use std::path::{Path, PathBuf};
 
 use ort::{
+    ErrorCode, LoadDynamicError,
     environment::Environment,
-    ep::{self, ExecutionProvider, ExecutionProviderDispatch},
-    session::{Session, builder::GraphOptimizationLevel},
+    session::{
+        Session,
+        builder::{GraphOptimizationLevel, SessionBuilder},
+    },
 };
 use ortolan_model::{
     failure::{Failure, Reason},
@@ -19,6 +22,9 @@ use crate::{
     options::{Fallback, Provider},
     signature,
 };
+
+pub mod graphs;
+mod provider;
 
 /// ONNX Runtime's releases are numbered 1.MINOR; this is the oldest whose API is spoken here.
 pub const OLDEST_RUNTIME: u32 = ort::MINOR_VERSION;
@@ -43,15 +49,29 @@ pub fn start(library: Option<&Path>) -> Result<(Environment, PathBuf), Failure> 
         return Err(missing(&"there is no such file"));
     }
     let environment = ort::init_from(&path)
-        .map_err(|error| missing(&error))?
+        .map_err(|error| match &error {
+            LoadDynamicError::BadVersion { version_str, .. } => too_old(&path, version_str),
+            error => missing(error),
+        })?
         .with_telemetry(false)
         .build()
         .map_err(|error| missing(&error))?;
     Ok((environment, path))
 }
 
-/// The library beside the binary, in `../lib`, in `/opt/ortolan/lib`, or the newest in the cache.
-fn find_library() -> Result<PathBuf, String> {
+fn too_old(path: &Path, version: &str) -> Failure {
+    Failure::new(
+        Reason::RuntimeMissing,
+        format!(
+            "the library {} is ONNX Runtime {version}, and version 1.{OLDEST_RUNTIME} or newer is needed: take a newer build \
+             of it; a provider that only comes with an older one cannot be used, unless as a plugin (--provider-library)",
+            path.display()
+        ),
+    )
+}
+
+/// Beside the binary, in `../lib` and in `/opt/ortolan/lib`.
+fn searched() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(beside) = std::env::current_exe()
         .ok()
@@ -62,12 +82,18 @@ fn find_library() -> Result<PathBuf, String> {
         places.extend(beside.parent().map(|up| up.join("lib")));
     }
     places.push(PathBuf::from("/opt/ortolan/lib"));
+    places
+}
+
+/// The library in one of the places that are searched, or the newest in the cache.
+fn find_library() -> Result<PathBuf, String> {
+    let mut places = searched();
     let cache = cache_root().map(|root| root.join("onnxruntime"));
     let found = places
         .iter()
         .map(|place| place.join(LIBRARY))
         .find(|library| library.is_file())
-        .or_else(|| cache.as_deref().and_then(newest_in));
+        .or_else(|| newest_in(cache.as_deref()?, LIBRARY));
     found.ok_or_else(|| {
         places.extend(cache.map(|cache| cache.join("*")));
         let searched: Vec<_> = places
@@ -82,8 +108,8 @@ fn find_library() -> Result<PathBuf, String> {
     })
 }
 
-/// `CACHE/onnxruntime/VERSION/libonnxruntime.so` of the highest version.
-fn newest_in(cache: &Path) -> Option<PathBuf> {
+/// `FOLDER/VERSION/LIBRARY` of the highest version.
+fn newest_in(cache: &Path, library: &str) -> Option<PathBuf> {
     let versions = std::fs::read_dir(cache).ok()?.flatten();
     let number = |path: &Path| -> Vec<u32> {
         let name = path
@@ -96,9 +122,9 @@ fn newest_in(cache: &Path) -> Option<PathBuf> {
     };
     versions
         .map(|entry| entry.path())
-        .filter(|dir| dir.join(LIBRARY).is_file())
+        .filter(|dir| dir.join(library).is_file())
         .max_by_key(|dir| number(dir))
-        .map(|dir| dir.join(LIBRARY))
+        .map(|dir| dir.join(library))
 }
 
 /// Where downloads go: the folder that was named, else one of ours in the user's cache directory.
@@ -128,16 +154,31 @@ pub fn cache_root() -> Option<PathBuf> {
 }
 
 /// How sessions are made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Recipe {
     /// Threads inside a session.
     pub threads: usize,
     /// The provider that was asked for.
     pub provider: Provider,
+    /// The library of a provider that is a plugin, where one was named.
+    pub plugin: Option<PathBuf>,
     /// What to do without it.
     pub fallback: Fallback,
     /// How far the graph is optimised.
     pub optimization: Optimization,
+    /// Where the optimised graph comes from or goes to.
+    pub graph: Graph,
+}
+
+/// What a session does about the optimised graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Graph {
+    /// Makes it and keeps nothing.
+    Make,
+    /// Makes it and writes it to this file; where that fails the session has it all the same.
+    Write(PathBuf),
+    /// Loads this file, which was optimised before.
+    Kept(PathBuf),
 }
 
 /// A session and the provider that it really got.
@@ -187,26 +228,18 @@ pub fn load(
     recipe: &Recipe,
 ) -> Result<Loaded, Failure> {
     let provider = recipe.provider;
-    if provider == Provider::CPU {
-        let session = build(environment, model, recipe, None)
-            .map_err(|error| refusal(model, outline, error.message()))?;
-        return Ok(Loaded {
-            session,
-            active: Provider::CPU,
-        });
-    }
-    let unavailable = match available(provider) {
-        Ok(true) => match build(environment, model, recipe, Some(dispatch(provider))) {
-            Ok(session) => {
-                return Ok(Loaded {
-                    session,
-                    active: provider,
-                });
-            }
-            Err(error) => error.message().to_owned(),
-        },
-        Ok(false) => "this ONNX Runtime library was built without it".to_owned(),
-        Err(error) => error.message().to_owned(),
+    let unavailable = match build(environment, model, recipe) {
+        Ok(session) => {
+            return Ok(Loaded {
+                session,
+                active: provider,
+            });
+        }
+        Err(Unbuilt::Model(error)) if provider == Provider::CPU || is_of_the_model(&error) => {
+            return Err(refusal(model, outline, error.message()));
+        }
+        Err(Unbuilt::Model(error)) => provider::why(provider, error.message()),
+        Err(Unbuilt::Provider(words)) => words,
     };
     if recipe.fallback == Fallback::Fail {
         return Err(Failure::new(
@@ -224,26 +257,65 @@ pub fn load(
     );
     let recipe = Recipe {
         provider: Provider::CPU,
-        ..*recipe
+        ..recipe.clone()
     };
     load(environment, model, outline, &recipe)
 }
 
-fn build(
-    environment: &Environment,
-    model: &Path,
-    recipe: &Recipe,
-    provider: Option<ExecutionProviderDispatch>,
-) -> ort::Result<Session> {
-    let mut builder = Session::builder(environment)?
-        .with_optimization_level(level(recipe.optimization))?
-        .with_intra_threads(recipe.threads)?
-        // Sessions share the cores: a thread that spins while it waits takes them from its sisters.
-        .with_intra_op_spinning(false)?;
-    if let Some(provider) = provider {
-        builder = builder.with_execution_providers([provider.error_on_failure()])?;
+/// Why there is no session.
+enum Unbuilt {
+    Provider(String),
+    Model(ort::Error),
+}
+
+impl From<ort::Error> for Unbuilt {
+    fn from(error: ort::Error) -> Self {
+        Self::Model(error)
     }
-    builder.commit_from_file(model)
+}
+
+impl From<ort::Error<SessionBuilder>> for Unbuilt {
+    fn from(error: ort::Error<SessionBuilder>) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+/// Whether it is the file that is wrong, whatever it was to run on.
+fn is_of_the_model(error: &ort::Error) -> bool {
+    let codes = [ErrorCode::InvalidProtobuf, ErrorCode::InvalidGraph];
+    codes.contains(&error.code()) || newest_opset(error.message()).is_some()
+}
+
+fn build(environment: &Environment, model: &Path, recipe: &Recipe) -> Result<Session, Unbuilt> {
+    let prepared = || -> Result<_, Unbuilt> {
+        let optimization = match recipe.graph {
+            Graph::Kept(_) => Optimization::Off,
+            Graph::Make | Graph::Write(_) => recipe.optimization,
+        };
+        let builder = Session::builder(environment)?
+            .with_optimization_level(level(optimization))?
+            .with_intra_threads(recipe.threads)?
+            // Sessions share the cores: a thread that spins while it waits takes them from its sisters.
+            .with_intra_op_spinning(false)?;
+        provider::attach(builder, environment, recipe).map_err(Unbuilt::Provider)
+    };
+    match &recipe.graph {
+        Graph::Make => Ok(prepared()?.commit_from_file(model)?),
+        Graph::Kept(graph) => Ok(prepared()?.commit_from_file(graph)?),
+        Graph::Write(graph) => {
+            let written = prepared()?
+                .with_optimized_model_path(graph)?
+                .commit_from_file(model);
+            match written {
+                Ok(session) => Ok(session),
+                // Perhaps it cannot be written, perhaps the model cannot be loaded: without writing that shows.
+                Err(error) => {
+                    tracing::debug!("no optimised graph in {}: {error}", graph.display());
+                    Ok(prepared()?.commit_from_file(model)?)
+                }
+            }
+        }
+    }
 }
 
 fn level(optimization: Optimization) -> GraphOptimizationLevel {
@@ -252,26 +324,6 @@ fn level(optimization: Optimization) -> GraphOptimizationLevel {
         Optimization::Basic => GraphOptimizationLevel::Level1,
         Optimization::Extended => GraphOptimizationLevel::Level2,
         Optimization::All => GraphOptimizationLevel::All,
-    }
-}
-
-fn dispatch(provider: Provider) -> ExecutionProviderDispatch {
-    match provider {
-        Provider::CPU => ep::CPU::default().build(),
-        Provider::CUDA => ep::CUDA::default().build(),
-        Provider::TensorRT => ep::TensorRT::default().build(),
-        Provider::OpenVINO => ep::OpenVINO::default().build(),
-        Provider::ROCm => ep::ROCm::default().build(),
-    }
-}
-
-fn available(provider: Provider) -> ort::Result<bool> {
-    match provider {
-        Provider::CPU => Ok(true),
-        Provider::CUDA => ep::CUDA::is_available(),
-        Provider::TensorRT => ep::TensorRT::is_available(),
-        Provider::OpenVINO => ep::OpenVINO::is_available(),
-        Provider::ROCm => ep::ROCm::is_available(),
     }
 }
 
@@ -335,9 +387,18 @@ mod tests {
         }
         std::fs::create_dir(cache.path().join("1.99.0")).unwrap();
         assert_eq!(
-            newest_in(cache.path()),
+            newest_in(cache.path(), LIBRARY),
             Some(cache.path().join("1.31.1").join(LIBRARY))
         );
+    }
+
+    #[test]
+    fn a_library_that_is_too_old_is_named_with_its_version_and_the_one_needed() {
+        let failure = too_old(Path::new("/x/libonnxruntime.so"), "1.24.1");
+        assert_eq!(failure.reason, Reason::RuntimeMissing);
+        for part in ["/x/libonnxruntime.so", "1.24.1", "1.31 or newer"] {
+            assert!(failure.message.contains(part), "{failure}");
+        }
     }
 
     #[test]

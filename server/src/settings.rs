@@ -84,17 +84,11 @@ fn of(options: &Options, own: &Own) -> (Settings, Vec<String>) {
 
 /// Where a model runs that the server would run on `server`.
 fn provider(server: Provider, own: &Own) -> Provider {
-    let is_gpu = |provider| {
-        matches!(
-            provider,
-            Provider::CUDA | Provider::TensorRT | Provider::ROCm
-        )
-    };
     let base = match own.device {
         Device::Server => server,
-        Device::Cpu if is_gpu(server) => Provider::CPU,
+        Device::Cpu if server.is_gpu() => Provider::CPU,
         Device::Cpu => server,
-        Device::Gpu if is_gpu(server) => server,
+        Device::Gpu if server.is_gpu() => server,
         Device::Gpu => Provider::CUDA,
     };
     match (own.gpu_accelerator, own.cpu_accelerator) {

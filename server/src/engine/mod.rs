@@ -122,7 +122,7 @@ impl Engine {
                 watch: Arc::clone(&watch),
                 stopping: Arc::clone(&stopping),
                 meter: Arc::clone(&plan.meter),
-                probes: number == 0,
+                is_first: number == 0,
             };
             let (environment, plan, report) = (environment.clone(), plan.clone(), report.clone());
             let live = move || worker.live(&environment, &plan, &report, &begin);

@@ -87,7 +87,7 @@ pub(super) fn decide(
         Rows::Differ(_) => (Duration::ZERO, None),
         Rows::Together { one, several } => (*one, *several),
     };
-    if !is_asked_for && active == Provider::CPU {
+    if !is_asked_for && !active.is_gpu() {
         if !has_one_shape {
             let words = "no: sizes other than the first are free, so that it may not pay; --max-batch N turns it on";
             return alone(words.to_owned());
@@ -298,13 +298,14 @@ mod tests {
         let differ = Rows::Differ("it differs".into());
         let apart = Rows::Apart("it is fixed".into());
         let (on, off) = (Some(Mode::Together), Some(Mode::Alone));
-        use Provider::{CPU, CUDA};
+        use Provider::{CPU, CUDA, OpenVINO};
         let table = [
             (asked(None, None), together(8, Some(9)), CPU, true, 32),
             (asked(None, None), together(8, Some(33)), CPU, true, 1),
             (asked(None, None), together(9000, None), CPU, true, 1),
             (asked(None, None), together(8, Some(9)), CPU, false, 1),
             (asked(None, None), together(9000, None), CUDA, false, 32),
+            (asked(None, None), together(9000, None), OpenVINO, true, 1),
             (asked(on, Some(4)), together(9000, None), CPU, false, 4),
             (asked(on, None), differ.clone(), CPU, true, 32),
             (asked(None, Some(4)), differ, CPU, true, 1),

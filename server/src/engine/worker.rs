@@ -31,7 +31,7 @@ use crate::{
     metrics::Meter,
     options::Provider,
     output::Output,
-    runtime,
+    runtime::{self, Graph},
     signature::{Signature, show_shape},
 };
 
@@ -61,8 +61,8 @@ pub(super) struct Worker {
     pub(super) watch: Arc<Watch>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) meter: Arc<Meter>,
-    /// One session of a model looks whether rows can be put together.
-    pub(super) probes: bool,
+    /// One session of a model looks whether rows can be put together, and writes the optimised graph.
+    pub(super) is_first: bool,
 }
 
 impl Worker {
@@ -73,7 +73,7 @@ impl Worker {
         report: &Sender<Result<Report, Failure>>,
         begin: &Receiver<Arc<Request>>,
     ) {
-        let opened = guarded(|| open(environment, plan))
+        let opened = guarded(|| self.open(environment, plan))
             .unwrap_or_else(|_| Err(internal("loading the model panicked")));
         let (mut runner, signature) = match opened {
             Ok((session, signature, active)) => {
@@ -102,6 +102,21 @@ impl Worker {
         }
     }
 
+    fn open(
+        &self,
+        environment: &Environment,
+        plan: &Plan,
+    ) -> Result<(Session, Signature, Provider), Failure> {
+        let mut recipe = plan.recipe.clone();
+        if !self.is_first && matches!(recipe.graph, Graph::Write(_)) {
+            recipe.graph = Graph::Make;
+        }
+        let loaded = runtime::load(environment, &plan.model, &plan.outline, &recipe)?;
+        let signature = Signature::of(&loaded.session, &plan.outline)
+            .map_err(|message| Failure::new(Reason::InvalidModel, message))?;
+        Ok((loaded.session, signature, loaded.active))
+    }
+
     fn warm(
         &self,
         runner: &mut Runner,
@@ -127,7 +142,7 @@ impl Worker {
             Ok(Err(error)) => return Err(failed(&error.to_string())),
             Err(_) => return Err(failed("it panicked")),
         }
-        if !self.probes {
+        if !self.is_first {
             return Ok(None);
         }
         let panicked = |_| Rows::Apart("the run with several rows panicked".to_owned());
@@ -246,11 +261,4 @@ type Panic = Box<dyn Any + Send>;
 
 fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(work))
-}
-
-fn open(environment: &Environment, plan: &Plan) -> Result<(Session, Signature, Provider), Failure> {
-    let loaded = runtime::load(environment, &plan.model, &plan.outline, &plan.recipe)?;
-    let signature = Signature::of(&loaded.session, &plan.outline)
-        .map_err(|message| Failure::new(Reason::InvalidModel, message))?;
-    Ok((loaded.session, signature, loaded.active))
 }

@@ -348,6 +348,7 @@ fn schemas() -> Value {
         "Model": object(&["name", "versions", "platform", "inputs", "outputs"], json!({
             "name": text, "versions": { "type": "array", "items": text }, "platform": text,
             "inputs": list("TensorSpec"), "outputs": list("TensorSpec"),
+            "parameters": { "type": "object", "additionalProperties": text },
         })),
         "TensorSpec": object(&["name", "datatype", "shape"], json!({
             "name": text, "datatype": reference("Datatype"), "optional": flag,

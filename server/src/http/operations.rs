@@ -93,7 +93,7 @@ fn state_of(listed: &Listed) -> serde_json::Value {
 
 fn described(model: &Model) -> serde_json::Value {
     let signature = &model.signature;
-    json!({
+    let mut body = json!({
         "digest": model.digest.to_string(),
         "model": {
             "name": model.name,
@@ -108,7 +108,11 @@ fn described(model: &Model) -> serde_json::Value {
         },
         "sessions": model.sessions,
         "threads": model.threads,
-    })
+    });
+    if let Some(graph) = &model.graph {
+        body["optimizedGraph"] = graph.to_string().into();
+    }
+    body
 }
 
 pub(super) async fn metrics(State(app): Shared) -> Answer {

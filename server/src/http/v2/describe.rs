@@ -1,5 +1,7 @@
 //! What the server tells of itself and its models, as JSON. The facts are those of [`crate::describe`].
 
+use std::collections::BTreeMap;
+
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -38,6 +40,7 @@ fn metadata(app: &App, model: &Model) -> Response {
         "platform": oip::PLATFORM,
         "inputs": model.signature.inputs,
         "outputs": model.signature.outputs,
+        "parameters": BTreeMap::from(describe::providers(model)),
     }))
 }
 
@@ -164,6 +167,11 @@ fn config(config: &ModelConfig) -> Value {
             json!({ "name": group.name, "kind": kind.as_str_name(), "count": group.count })
         })
         .collect();
+    let parameters: BTreeMap<_, _> = config
+        .parameters
+        .iter()
+        .map(|(name, value)| (name, json!({ "string_value": value.string_value })))
+        .collect();
     let mut value = json!({
         "name": config.name,
         "platform": config.platform,
@@ -174,7 +182,7 @@ fn config(config: &ModelConfig) -> Value {
         "output": outputs,
         "instance_group": groups,
         "default_model_filename": config.default_model_filename,
-        "parameters": {},
+        "parameters": parameters,
     });
     if let Some(batching) = &config.dynamic_batching {
         value["dynamic_batching"] = dynamic_batching(batching);

@@ -17,7 +17,7 @@ use crate::{
     onnx::Outline,
     options::{Fallback, Provider},
     process,
-    runtime::{self, Recipe},
+    runtime::{self, Graph, Recipe},
     signature::Signature,
     tool::{
         Refusal,
@@ -70,8 +70,10 @@ pub fn measure(
     let recipe = Recipe {
         threads: options.threads.into(),
         provider: Provider::CPU,
+        plugin: None,
         fallback: Fallback::Fail,
         optimization: ortolan_model::settings::Optimization::All,
+        graph: Graph::Make,
     };
     let before_bytes = process::resident().unwrap_or(0);
     let mut resident = before_bytes;
