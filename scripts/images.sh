@@ -83,7 +83,7 @@ base() {
 
 # stage: the build context, hard links where possible. $STAGE/NAME.parts lists what goes into the image NAME.
 stage() {
-  local i
+  local i gpu
   STAGE=$OUT/context; rm -rf "$STAGE"; mkdir -p "$STAGE"/{onnxruntime,onnxruntime-gpu,models}
   : > "$STAGE/models/efficientnet-lite0.tar.gz"
   for i in operator server model-store load; do : > "$STAGE/${PACKAGE[$i]}"; done
@@ -93,7 +93,8 @@ stage() {
     case $i in
       server|bundle) "$REPO/scripts/onnxruntime.sh" >/dev/null
         cp -L "$ORTOLAN_CACHE/onnxruntime/$ONNXRUNTIME_VERSION"/{*.so,LICENSE,ThirdPartyNotices.txt} "$STAGE/onnxruntime/"; chmod 755 "$STAGE"/onnxruntime/*;;&
-      server-cuda) cp -lL "$("$REPO/scripts/onnxruntime.sh" gpu)"/* "$STAGE/onnxruntime-gpu/" || die "$OUT and $ORTOLAN_CACHE/onnxruntime-gpu must lie on one disk";;&
+      server-cuda) gpu=$("$REPO/scripts/onnxruntime.sh" gpu)
+        cp -lL "$gpu"/* "$STAGE/onnxruntime-gpu/" 2>/dev/null || cp -fL "$gpu"/* "$STAGE/onnxruntime-gpu/";;&
       model-store|bundle) "$REPO/scripts/models.sh" >/dev/null
         cp -rL "$ORTOLAN_CACHE/models/." "$STAGE/models/"; chmod -R a+rX "$STAGE/models";;
     esac
