@@ -46,6 +46,17 @@ fn nanos(took: Duration) -> u64 {
     u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Batches of more rows than this are counted with those of the power of two below: clients choose how many rows they
+/// send, and each number that is counted by itself takes memory until the model goes.
+const EXACT: usize = 1024;
+
+fn size(rows: usize) -> usize {
+    match rows.checked_ilog2() {
+        Some(log) if rows > EXACT => 1 << log,
+        _ => rows,
+    }
+}
+
 /// The counts of one model.
 #[derive(Debug, Default)]
 pub struct Statistics {
@@ -67,7 +78,7 @@ pub struct Statistics {
     pub cache_miss: Span,
     rows: AtomicU64,
     last_millis: AtomicU64,
-    /// One entry for each number of rows that ever ran together, one addition for each run.
+    /// One entry for each [`size`] of a batch that ever ran, one addition for each run.
     batches: Mutex<BTreeMap<usize, Total>>,
 }
 
@@ -80,7 +91,7 @@ impl Statistics {
         self.last_millis
             .store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        let total = batches.entry(rows).or_default();
+        let total = batches.entry(size(rows)).or_default();
         total.count += 1;
         total.nanos += nanos(took);
     }
@@ -103,7 +114,7 @@ impl Statistics {
         self.last_millis.load(Ordering::Relaxed)
     }
 
-    /// The runs by their number of rows, least first.
+    /// The runs by their number of rows, least first; above [`EXACT`] by the power of two below.
     #[must_use]
     pub fn batches(&self) -> Vec<(usize, Total)> {
         let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,5 +143,21 @@ mod tests {
         };
         assert_eq!(statistics.batches()[1], (8, twice));
         assert!(statistics.last_millis() > 0);
+    }
+
+    #[test]
+    fn no_client_makes_the_counts_grow_without_end() {
+        let statistics = Statistics::default();
+        for rows in 0..100_000 {
+            statistics.ran(rows, Duration::ZERO);
+        }
+        statistics.ran(usize::MAX, Duration::ZERO);
+        let sizes: Vec<usize> = statistics.batches().iter().map(|(rows, _)| *rows).collect();
+        assert_eq!(sizes[..=EXACT], (0..=EXACT).collect::<Vec<_>>());
+        assert_eq!(
+            sizes[EXACT + 1..],
+            [2048, 4096, 8192, 16_384, 32_768, 65_536, 1 << 63]
+        );
+        assert_eq!(statistics.runs(), 100_001);
     }
 }

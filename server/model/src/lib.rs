@@ -41,6 +41,7 @@ pub use obtain::{Found, discover, obtain};
 pub use repository::{Folder, Listing, Mark, Repository, Shape};
 pub use settings::Settings;
 pub use source::http::{Connector, connector};
+pub use triton::config_pbtxt;
 pub use uri::ModelUri;
 
 /// 20 GiB: larger than any ONNX model that one server is likely to hold.

@@ -1,13 +1,10 @@
 //! The watchdog: a run that takes longer than its limit is told to stop.
 //!
 //! Invariant: only the run that was too long is told, never the next one: start, end and the order to stop
-//! are taken under one lock for each session.
+//! are taken under one lock for each session. Once the server ends, the switch stays thrown, whatever else happens.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     thread,
     time::{Duration, Instant},
 };
@@ -20,14 +17,14 @@ pub(super) struct Watch {
     pub(super) switch: Arc<RunOptions>,
     limit: Option<Duration>,
     state: Mutex<Run>,
-    /// The end of the server: the switch stays thrown.
-    is_ended: AtomicBool,
 }
 
 #[derive(Default)]
 struct Run {
     began: Option<Instant>,
     is_stopped: bool,
+    /// The end of the server: the switch stays thrown.
+    is_ended: bool,
 }
 
 impl Watch {
@@ -36,7 +33,6 @@ impl Watch {
             switch: Arc::new(switch),
             limit,
             state: Mutex::default(),
-            is_ended: AtomicBool::new(false),
         }
     }
 
@@ -50,11 +46,13 @@ impl Watch {
     /// The run has ended; the limit, if it was stopped because of it. The session can run again.
     pub(super) fn end(&self) -> Option<Duration> {
         let limit = self.limit?;
-        let run = std::mem::take(&mut *self.lock());
-        if !run.is_stopped {
+        let mut run = self.lock();
+        let is_stopped = std::mem::take(&mut run.is_stopped);
+        run.began = None;
+        if !is_stopped {
             return None;
         }
-        if !self.is_ended.load(Ordering::Acquire) {
+        if !run.is_ended {
             warn(self.switch.unterminate());
         }
         Some(limit)
@@ -62,7 +60,7 @@ impl Watch {
 
     /// Stops what runs, and whatever would run after it.
     pub(super) fn terminate(&self) {
-        self.is_ended.store(true, Ordering::Release);
+        self.lock().is_ended = true;
         warn(self.switch.terminate());
     }
 

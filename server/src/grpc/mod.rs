@@ -88,7 +88,8 @@ impl Grpc {
         B::Error: Into<StdError> + Send + 'static,
     {
         let answered = if !request.uri().path().starts_with(INFERENCE) {
-            self.others.clone().call(request).await
+            let answered = self.others.clone().call(request).await;
+            answered.map(blame_the_client)
         } else if is_packed(request.headers()) {
             self.packing.clone().call(request).await
         } else {
@@ -115,6 +116,23 @@ fn is_packed(headers: &HeaderMap) -> bool {
     headers
         .get("grpc-encoding")
         .is_some_and(|encoding| encoding != "identity")
+}
+
+/// Health and reflection are read by tonic's own codec, which says INTERNAL of a message that is none. Nothing else
+/// there is INTERNAL before its answer begins.
+fn blame_the_client(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    if headers.get(Status::GRPC_STATUS) == Some(&HeaderValue::from(Code::Internal as i32))
+        && let Some(status) = Status::from_header_map(headers)
+    {
+        let status = Status::invalid_argument(format!(
+            "the message is not what this call takes: {}",
+            status.message()
+        ));
+        // A message is percent-encoded: it always fits.
+        let _ = status.add_header(headers);
+    }
+    response
 }
 
 /// tonic says OUT_OF_RANGE of a message that is too long and names no option; gRPC's own libraries say

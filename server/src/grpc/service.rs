@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{
@@ -169,8 +169,7 @@ impl GrpcInferenceService for Service {
     ) -> Answer<Self::ModelStreamInferStream> {
         let (since, timeout) = (arrived(&request), timeout(&request)?);
         let service = self.clone();
-        let answers = request
-            .into_inner()
+        let answers = until_broken(request.into_inner())
             .map(move |message| {
                 let service = service.clone();
                 async move {
@@ -251,6 +250,15 @@ impl GrpcInferenceService for Service {
         changed.map_err(|error| status::not_changed(&error))?;
         Ok(Response::new(proto::RepositoryModelUnloadResponse {}))
     }
+}
+
+/// The messages up to the first that is none, and the error: tonic's own stream gives that error again and again to
+/// whoever goes on asking.
+fn until_broken<T>(messages: Streaming<T>) -> impl Stream<Item = Result<T, Status>> {
+    stream::try_unfold(messages, |mut messages| async {
+        let message = messages.message().await?;
+        Ok(message.map(|message| (message, messages)))
+    })
 }
 
 /// An error is an answer: the stream goes on. Its id tells which request it is of.

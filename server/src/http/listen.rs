@@ -188,12 +188,13 @@ where
     let io = TokioIo::new(wire);
     match http {
         Http::One => {
+            // Without `pipeline_flush`: with it no answer leaves while bytes of a next request are there, neither the
+            // answer before half a head nor the 400 to a head that is none.
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD)
                 .max_headers(MAX_HEADERS)
                 .max_buf_size(HTTP1_BUFFER)
-                .pipeline_flush(true)
                 .serve_connection(io, service);
             // While the app drains, answers close their connections; idle ones may stay until the end.
             drive(connection, phase, is_closed).await;

@@ -97,7 +97,8 @@ impl Server {
         server
     }
 
-    fn spawn(dir: TempDir, path: &Path, options: &[&str]) -> Self {
+    /// Started, and not waited for.
+    pub fn spawn(dir: TempDir, path: &Path, options: &[&str]) -> Self {
         let port = free_port();
         let options = [&["--name", "m"], options].concat();
         let log = fs::File::create(dir.path().join("log")).unwrap();
@@ -118,14 +119,7 @@ impl Server {
         let options = [&["--name", "m"], options].concat();
         let direct = command(path, dir.path(), port, &options);
         let log = fs::File::create(dir.path().join("log")).unwrap();
-        let child = Command::new("sh")
-            .args(["-c", &format!("{before}; exec \"$@\""), "sh"])
-            .arg(direct.get_program())
-            .args(direct.get_args())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = by_shell(&direct, before).stderr(log).spawn().unwrap();
         let mut server = Self {
             base: format!("http://127.0.0.1:{port}"),
             child,
@@ -135,7 +129,7 @@ impl Server {
         server
     }
 
-    async fn wait_until_ready(&mut self) {
+    pub async fn wait_until_ready(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             let ready = reqwest::get(format!("{}/healthz/ready", self.base)).await;
@@ -246,10 +240,27 @@ pub fn fails(bytes: &[u8], options: &[&str]) -> Ended {
 }
 
 pub fn fails_at(dir: TempDir, path: &Path, options: &[&str]) -> Ended {
-    let mut child = command(path, dir.path(), free_port(), options)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    end_of(&dir, command(path, dir.path(), free_port(), options))
+}
+
+/// The same, by a shell after `before`.
+pub fn fails_limited(dir: TempDir, path: &Path, options: &[&str], before: &str) -> Ended {
+    let direct = command(path, dir.path(), free_port(), options);
+    end_of(&dir, by_shell(&direct, before))
+}
+
+fn by_shell(direct: &Command, before: &str) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("{before}; exec \"$@\""), "sh"])
+        .arg(direct.get_program())
+        .args(direct.get_args())
+        .stdin(Stdio::null());
+    command
+}
+
+fn end_of(dir: &TempDir, mut command: Command) -> Ended {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {

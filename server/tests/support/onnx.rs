@@ -484,3 +484,14 @@ pub fn looked_up() -> Model {
     };
     model(17, graph)
 }
+
+/// x[0] zeros, for x of [1]: as much memory for one run as its client asks for.
+pub fn zeros() -> Model {
+    let graph = Graph {
+        nodes: vec![node("ConstantOfShape", &["x"], &["y"])],
+        inputs: vec![tensor("x", INT64, &[1])],
+        outputs: vec![tensor("y", FLOAT, &[-1])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}

@@ -79,6 +79,16 @@ pub(crate) fn load(file: &Path, root: Option<&Path>) -> Result<Config, Failure> 
     Ok(config)
 }
 
+/// What a `config.pbtxt` says of how its model is run, and notes about what is not acted on; `shown` is its path in
+/// sentences. The files that it names are not looked at.
+///
+/// # Errors
+/// [`Reason::InvalidConfig`], with the line.
+pub fn config_pbtxt(shown: &str, text: &str) -> Result<(Settings, Vec<String>), Failure> {
+    let config = parse(shown, text)?;
+    Ok((config.settings, config.notes))
+}
+
 /// Reads a whole `config.pbtxt`; `shown` is its path in sentences.
 pub(crate) fn parse(shown: &str, text: &str) -> Result<Config, Failure> {
     let wrong = |what: &str| Failure::new(Reason::InvalidConfig, format!("{shown}: {what}"));
