@@ -16,13 +16,12 @@ use ortolan_core::{
     plan::{Kind, Object, Write},
 };
 use ortolan_crds::{InferenceService, InferenceServiceStatus, names};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{
     context::Context,
-    index::{Index, Key},
-    trim::Trim,
+    index::{Index, Kept, Key},
 };
 
 /// Why a write was not made.
@@ -234,9 +233,7 @@ impl<'a> Writer<'a> {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + k8s_openapi::Resource
             + Clone
-            + Serialize
-            + DeserializeOwned
-            + Trim
+            + Kept
             + std::fmt::Debug,
     {
         let api: Api<K> = self.api();
@@ -314,8 +311,7 @@ impl<'a> Writer<'a> {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
             + k8s_openapi::Resource
             + Clone
-            + DeserializeOwned
-            + Trim
+            + Kept
             + std::fmt::Debug,
     {
         self.remove::<K>(name, uid).await?;

@@ -1,6 +1,7 @@
 //! What every reconcile shares.
 
 use std::{
+    cmp::Ordering,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Service},
     policy::v1::PodDisruptionBudget,
 };
-use kube::{Client, ResourceExt};
+use kube::Client;
 use ortolan_core::validate::Defaults;
 use ortolan_crds::InferenceService;
 
@@ -19,10 +20,9 @@ use crate::{
     asker::Asker,
     events::Teller,
     gate::Gate,
-    index::{Index, Key},
+    index::{Index, Key, Packed},
     metrics::Metrics,
     outage::Outage,
-    trim::Trim,
 };
 
 /// How long one reconcile may take.
@@ -84,7 +84,7 @@ pub struct Context {
 #[derive(Default)]
 struct Remembered {
     /// As our last write of its status answered it.
-    written: Option<Arc<InferenceService>>,
+    written: Option<Packed<InferenceService>>,
     /// When that was.
     told: Option<Instant>,
     /// Failures in a row.
@@ -102,27 +102,24 @@ impl Context {
     }
 
     /// The newer of what the watch brought and what our last write answered.
-    pub fn newest(&self, key: &Key, watched: Arc<InferenceService>) -> Arc<InferenceService> {
-        let version =
-            |s: &InferenceService| s.resource_version().and_then(|v| v.parse::<u64>().ok());
-        self.with(key, |memory| match &memory.written {
-            Some(written)
-                if written.uid() == watched.uid() && version(written) > version(&watched) =>
-            {
-                written.clone()
-            }
-            _ => {
+    pub fn newest(&self, key: &Key, watched: InferenceService) -> InferenceService {
+        self.with(key, |memory| {
+            let order = memory.written.as_ref().and_then(|w| w.against(&watched));
+            if !order.is_some_and(Ordering::is_gt) {
                 memory.written = None;
-                watched
             }
+            memory
+                .written
+                .as_ref()
+                .and_then(Packed::get)
+                .unwrap_or(watched)
         })
     }
 
     /// Keeps what a write of the status answered.
-    pub fn wrote(&self, key: &Key, mut service: InferenceService) {
-        service.trim();
+    pub fn wrote(&self, key: &Key, service: InferenceService) {
         self.with(key, |memory| {
-            memory.written = Some(Arc::new(service));
+            memory.written = Packed::new(service);
             memory.told = Some(Instant::now());
         });
     }

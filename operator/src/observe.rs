@@ -2,7 +2,7 @@
 //! whether a Service that is not ours has the name that we need (asked once, before the first write), and what a
 //! pod serves (asked in the background, of one pod of a new revision and of each that started before the digest was recorded).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, Resource};
@@ -54,22 +54,22 @@ pub struct Seen {
 pub async fn observe(
     context: &Context,
     key: &Key,
-    service: Arc<InferenceService>,
+    service: InferenceService,
 ) -> Result<Seen, Error> {
     let i = &context.indices;
     let mut observed = Observed {
-        service: (*service).clone(),
-        revisions: owned(i.revisions.of(key)),
-        deployments: owned(i.deployments.of(key)),
-        services: owned(i.services.of(key)),
-        budgets: owned(i.budgets.of(key)),
-        config_maps: owned(i.config_maps.of(key)),
-        pods: owned(i.pods.of(key)),
+        service,
+        revisions: i.revisions.of(key),
+        deployments: i.deployments.of(key),
+        services: i.services.of(key),
+        budgets: i.budgets.of(key),
+        config_maps: i.config_maps.of(key),
+        pods: i.pods.of(key),
         foreign: None,
         reports: BTreeMap::new(),
         outage: context.outage.last(),
     };
-    if observed.services.is_empty() && service.meta().deletion_timestamp.is_none() {
+    if observed.services.is_empty() && observed.service.meta().deletion_timestamp.is_none() {
         observed.foreign = foreign_service(context, key, &mut observed).await?;
     }
     let ask_again = ask_pods(context, key, &mut observed);
@@ -77,10 +77,6 @@ pub async fn observe(
         observed,
         ask_again,
     })
-}
-
-fn owned<K: Clone>(objects: Vec<Arc<K>>) -> Vec<K> {
-    objects.into_iter().map(Arc::unwrap_or_clone).collect()
 }
 
 /// No Service of ours is known: there may be none, our cache may be behind, or the name is taken.

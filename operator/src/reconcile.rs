@@ -72,7 +72,7 @@ pub async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<A
     }
     let key = key(&watched);
     let service = match &watched.0 {
-        Ok(service) => Arc::new(service.clone()),
+        Ok(service) => service.clone(),
         Err(invalid) => {
             tracing::error!(service = key.name, namespace = key.namespace, error = %invalid,
                 "an InferenceService cannot be read by this version of the operator: left alone");
@@ -94,11 +94,7 @@ pub async fn reconcile(watched: Arc<Watched>, context: Arc<Context>) -> Result<A
     result
 }
 
-async fn work(
-    context: &Context,
-    key: &Key,
-    service: Arc<InferenceService>,
-) -> Result<Action, Error> {
+async fn work(context: &Context, key: &Key, service: InferenceService) -> Result<Action, Error> {
     let seen = observe::observe(context, key, service).await?;
     let observed = seen.observed;
     let mut plan = plan::plan(&observed, &context.defaults, Timestamp::now());

@@ -14,8 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     context::Indices,
-    index::{Index, Key},
-    trim::Trim,
+    index::{Index, Kept, Key},
 };
 
 /// All namespaces, or one.
@@ -73,7 +72,7 @@ async fn follow<K>(
     index: &Index<K>,
     triggers: &mpsc::UnboundedSender<Key>,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Trim,
+    K: Kept + Resource<DynamicType = ()> + Clone,
 {
     let mut stream = std::pin::pin!(stream);
     while let Some(event) = stream.next().await {
