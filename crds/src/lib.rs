@@ -13,6 +13,7 @@
 
 mod model;
 pub mod names;
+mod pipeline;
 mod pod;
 mod reference;
 mod schema;
@@ -21,9 +22,13 @@ mod service;
 mod status;
 
 pub use model::{Model, SecretReference};
+pub use pipeline::{
+    Channels, Column, InputKind, Layout, Missing, OutputKind, Overflow, Pipeline, PipelineInput,
+    PipelineOutput, Pooling, Resize,
+};
 pub use pod::Pod;
 pub use reference::reference;
-pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions};
+pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
 pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
 pub use status::{
     Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,

@@ -34,6 +34,15 @@ pub(crate) fn sessions(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A whole number or a short text.
+pub(crate) fn number_or_text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{"type": "integer"}, {"type": "string"}],
+        "maxLength": 255,
+        "x-kubernetes-int-or-string": true
+    })
+}
+
 /// The fields whose types are Kubernetes' own.
 pub(crate) const EMBEDDED: [&str; 5] = [
     "affinity",

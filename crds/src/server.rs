@@ -6,7 +6,7 @@ use k8s_openapi::{api::core::v1::EnvVar, apimachinery::pkg::api::resource::Quant
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema;
+use crate::{Pipeline, schema};
 
 /// How the model is run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -14,6 +14,10 @@ use crate::schema;
 #[x_kube(
     validation = Rule::new("!has(self.accelerator) || !has(self.accelerator.resource) || !has(self.resources) || !((has(self.resources.limits) && self.accelerator.resource in self.resources.limits) || (has(self.resources.requests) && self.accelerator.resource in self.resources.requests))")
         .message("the accelerator's resource stands under resources too: write it once, under accelerator"),
+    validation = Rule::new("!has(self.pipeline) || !has(self.managementApi) || !self.managementApi")
+        .message("a pipeline is for one model, and managementApi for a repository of several: leave one of them out, and put a model.yaml into each model's folder"),
+    validation = Rule::new("!has(self.pipeline) || !has(self.extraArgs) || !self.extraArgs.exists(a, a.matches('^--model-config(=|$)'))")
+        .message("pipeline and the argument --model-config say the same: write one of them"),
 )]
 pub struct Server {
     /// The server's image; the release's image for the provider when absent.
@@ -38,6 +42,22 @@ pub struct Server {
     /// How waiting requests are run together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batching: Option<Batching>,
+    /// Requests that one pod works on at a time, waiting ones included; one more is answered 503 with `Retry-After`
+    /// (gRPC: RESOURCE_EXHAUSTED) at once. Health and metrics do not count. When absent only `batching.maxQueue`
+    /// bounds what waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_concurrency: Option<i32>,
+    /// Whether a pod runs the model before it is ready; `Auto` when absent. `Off` is for a model that cannot run on
+    /// invented inputs, and for one whose first run takes too long: the first request of each session then pays for it, a
+    /// model that fails is not found out before requests do, and rows run together only where `batching` asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<Warmup>,
+    /// From a photograph, a text, a file or rows to an answer: what `pipeline` is in `model.yaml`, in the place of the
+    /// model's own. Labels and the tokenizer that it names are files of the model's archive or folder. For one model; in
+    /// a repository each has a `model.yaml` of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
     /// Lets clients load and unload the models of a repository (`POST /v2/repository/models/NAME/load`); not when
     /// absent. Whoever reaches the Service can then do it, in the one pod that answers. `model.uri` must be a repository
     /// (`NAME/VERSION/model.onnx`); every model of it is loaded at the start.
@@ -58,7 +78,7 @@ pub struct Server {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 50), inner(length(max = 1024)))]
     #[x_kube(
-        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|max-batch|preferred-batch|max-delay|queue|management-api|model-control|load-model|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
+        validation = Rule::new("self.all(a, !a.matches('^--(name|model-version|digest|recorded-digest-file|http|sessions|threads|max-batch|preferred-batch|max-delay|queue|management-api|model-control|load-model|model-config-inline|max-concurrency|warm-up|provider|fallback|cache-dir|pvc-root|credentials-dir|drain-delay|grace)(=|$)'))")
             .message("this argument is the operator's to set: use the field of that name under model, server or pod"),
     )]
     pub extra_args: Vec<String>,
@@ -138,6 +158,18 @@ pub struct Accelerator {
     /// What happens when the provider does not load; `Fail` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fallback: Option<Fallback>,
+}
+
+/// Whether a pod runs the model before it is ready.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Warmup {
+    /// Each session runs once, on inputs made from the model's graph; a run that fails ends the start.
+    #[default]
+    Auto,
+    /// The first request of each session is its first run.
+    Off,
 }
 
 /// An ONNX Runtime execution provider.

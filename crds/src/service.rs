@@ -34,6 +34,10 @@ use crate::{Model, Pod, Server, status::InferenceServiceStatus};
         .message("metadata.name becomes a Service's name, so it must be a DNS-1035 label: lower-case letters, digits and '-', beginning with a letter and ending with a letter or digit (model-v2, not model.v2 or 3d-model)"),
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.server) || !has(self.server.pipeline) || !self.model.uri.matches('^https?://[^?#]*[.]onnx([?#].*)?$') || (self.server.pipeline.input.kind != 'text' && !has(self.server.pipeline.output.labels))")
+        .message("labels and the tokenizer are files beside the model, and a bare .onnx over HTTP comes alone: put them into an archive with it, such as model.tar.gz"),
+)]
 pub struct InferenceServiceSpec {
     /// Which model to serve. A change makes a new revision.
     pub model: Model,

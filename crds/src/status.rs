@@ -19,7 +19,7 @@ pub struct InferenceServiceStatus {
     /// Where clients inside the cluster reach the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// `host:port` for each protocol.
+    /// `host:port` for each protocol, of the Service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
     /// Which revision gets which share of the requests.
@@ -41,8 +41,11 @@ pub struct InferenceServiceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Addresses {
-    /// The Open Inference Protocol over HTTP.
+    /// The Open Inference Protocol over HTTP, and the other paths of the server.
     pub rest: String,
+    /// The Open Inference Protocol over gRPC, on the same port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
 }
 
 /// A revision's share of the requests.

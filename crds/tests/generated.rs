@@ -1,6 +1,10 @@
 //! The committed CustomResourceDefinition is what the types say, and fits every way of applying it.
 
-use std::{fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -90,6 +94,58 @@ fn every_field_says_what_it_is() {
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         walk("spec", &schema["spec"]);
         walk("status", &schema["status"]);
+    }
+}
+
+/// The fields of a pipeline's half, and the words of those that have a closed set.
+type Fields = BTreeMap<String, BTreeSet<String>>;
+
+fn words(schema: &Value) -> BTreeSet<String> {
+    let listed = schema["enum"].as_array().into_iter().flatten();
+    let each = schema["oneOf"].as_array().into_iter().flatten();
+    let each = each.flat_map(|word| {
+        let several = word["enum"].as_array().into_iter().flatten();
+        several.chain(std::iter::once(&word["const"]))
+    });
+    let all = listed.chain(each).filter_map(Value::as_str);
+    all.map(str::to_owned).collect()
+}
+
+/// Of `model.yaml`: the fields of all kinds together.
+fn fields_of_the_server(definitions: &Value, half: &str) -> Fields {
+    let of = |schema: &Value| {
+        let name = schema["$ref"].as_str().and_then(|r| r.rsplit('/').next());
+        name.map_or_else(|| schema.clone(), |name| definitions[name].clone())
+    };
+    let mut fields = Fields::new();
+    for kind in definitions[half]["anyOf"].as_array().expect("kinds") {
+        for (name, field) in of(kind)["properties"].as_object().expect("fields") {
+            let optional = field["anyOf"].as_array().and_then(|any| any.first());
+            let field = of(optional.unwrap_or(field));
+            fields
+                .entry(name.clone())
+                .or_default()
+                .extend(words(&field));
+        }
+    }
+    fields
+}
+
+#[test]
+fn the_pipeline_has_the_fields_and_words_of_model_yaml() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/model/model.schema.json");
+    let text = fs::read_to_string(path).expect("server/model/model.schema.json");
+    let server: Value = serde_json::from_str(&text).expect("JSON");
+    let crd = serde_json::to_value(&ortolan_crds::all()[0]).expect("JSON");
+    let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let pipeline = &root["properties"]["spec"]["properties"]["server"]["properties"]["pipeline"];
+    for half in ["Input", "Output"] {
+        let ours = &pipeline["properties"][half.to_lowercase()]["properties"];
+        let ours = ours.as_object().expect("fields").iter();
+        let ours: Fields = ours.map(|(name, f)| (name.clone(), words(f))).collect();
+        let theirs = fields_of_the_server(&server["$defs"], half);
+        assert!(theirs.values().any(|words| !words.is_empty()), "{theirs:?}");
+        assert_eq!(ours, theirs, "{half}");
     }
 }
 

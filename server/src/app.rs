@@ -9,8 +9,8 @@ use ortolan_model::Digest;
 use tokio::sync::watch;
 
 use crate::{
-    cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics, observe::Observer,
-    pipeline::workers::Workers, repository::Keeper, startup::Startup,
+    admission::Admission, cache::ResponseCache, catalog::Catalog, cpu, metrics::Metrics,
+    observe::Observer, pipeline::workers::Workers, repository::Keeper, startup::Startup,
 };
 
 /// Bodies that may wait to be decoded, unless the options say otherwise.
@@ -35,6 +35,8 @@ pub struct App {
     pub startup: Arc<Startup>,
     /// The largest body that is read.
     pub max_body: usize,
+    /// How many predictions may be under way.
+    pub admission: Admission,
     /// Answers that are kept, if any are to be.
     pub cache: Option<ResponseCache>,
     /// The counters.
@@ -59,6 +61,7 @@ impl App {
             catalog: Catalog::default(),
             startup: Arc::default(),
             max_body,
+            admission: Admission::default(),
             cache: None,
             metrics: Metrics::default(),
             pipelines: Workers::new(cpu::available(), PIPELINE_QUEUE),

@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod access;
+pub mod admission;
 pub mod announce;
 pub mod app;
 pub mod batch;

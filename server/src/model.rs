@@ -21,7 +21,7 @@ use crate::{
     cpu, declared,
     engine::{Cold, Engine, Plan, warm_up_inputs},
     metrics::Meter,
-    options::{Fallback, Options, Provider, Sessions},
+    options::{Fallback, Options, Provider, Sessions, WarmUp},
     pipeline::Prepared,
     runtime::{self, Graph, Recipe, graphs::Graphs},
     signature::Signature,
@@ -65,6 +65,8 @@ pub struct Settings {
     pub optimization: Optimization,
     /// Where optimised graphs are kept, if they are.
     pub graphs: Option<Graphs>,
+    /// Whether it runs before it counts as ready.
+    pub warm_up: WarmUp,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for Settings {
             cache: true,
             optimization: Optimization::default(),
             graphs: None,
+            warm_up: WarmUp::default(),
         }
     }
 }
@@ -100,6 +103,7 @@ impl From<&Options> for Settings {
             batching: options.batching(),
             run_limit: options.run_limit,
             graphs: graphs(options),
+            warm_up: options.warm_up,
             ..Self::default()
         }
     }
@@ -196,16 +200,21 @@ impl Model {
             pipeline.warm_up_shapes(&cold.signature)
         });
         startup.done("Load", start.elapsed());
-        let start = Instant::now();
-        startup.enter("WarmUp");
         known.extend(
             declared::warm_up_shapes(&package.settings, &cold.signature)
                 .map_err(|message| Failure::new(Reason::InvalidConfig, message))?,
         );
-        let inputs = warm_up_inputs(&cold.signature, &known);
         let (signature, active) = (Arc::clone(&cold.signature), cold.active);
-        let engine = cold.warm(inputs)?;
-        startup.done("WarmUp", start.elapsed());
+        let engine = match settings.warm_up {
+            WarmUp::Off => cold.start()?,
+            WarmUp::Auto => {
+                let start = Instant::now();
+                startup.enter("WarmUp");
+                let engine = cold.warm(warm_up_inputs(&signature, &known))?;
+                startup.done("WarmUp", start.elapsed());
+                engine
+            }
+        };
         meter.opened(settings.provider, active, sessions);
         meter.loaded(&startup.snapshot().phases);
         Ok(Self {

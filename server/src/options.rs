@@ -7,7 +7,10 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum, parser::ValueSource};
-use ortolan_model::settings::{Batching, Mode};
+use ortolan_model::{
+    OwnConfig,
+    settings::{Batching, Mode},
+};
 
 use crate::{access::Access, observe::ObserveOptions, repository::RepositoryOptions};
 
@@ -112,6 +115,11 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value = "256", env = "ORTOLAN_QUEUE")]
     pub queue: NonZeroUsize,
 
+    /// Predictions that may be under way at once, over all models and protocols, waiting ones included; one more is
+    /// answered 503 before its body is read [default: no limit].
+    #[arg(long, value_name = "N", env = "ORTOLAN_MAX_CONCURRENCY")]
+    pub max_concurrency: Option<NonZeroUsize>,
+
     /// Let up to N rows of waiting requests run together, and refuse a request of more; 1 runs each
     /// request alone [default: up to 32, where measuring the model at its start shows that it pays].
     #[arg(long, value_name = "N", env = "ORTOLAN_MAX_BATCH")]
@@ -175,6 +183,11 @@ pub struct Options {
     )]
     pub optimized_graph_cache: u64,
 
+    /// Before the server is ready, run each session once on zeros of the model's shapes and look whether rows may run
+    /// together; off for a model that cannot run on invented inputs.
+    #[arg(long, value_enum, default_value = "auto", env = "ORTOLAN_WARM_UP")]
+    pub warm_up: WarmUp,
+
     /// How models are got at.
     #[command(flatten)]
     pub access: Access,
@@ -183,6 +196,15 @@ pub struct Options {
     /// that it names lie in the model's package.
     #[arg(long, value_name = "PATH", env = "ORTOLAN_MODEL_CONFIG")]
     pub model_config: Option<PathBuf>,
+
+    /// The same as text, in YAML or JSON: {"pipeline": {"input": {…}, "output": {…}}}.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "model_config",
+        env = "ORTOLAN_MODEL_CONFIG_INLINE"
+    )]
+    pub model_config_inline: Option<String>,
 
     /// Refuse a request whose body is larger, in bytes [default: 64 MiB].
     #[arg(
@@ -248,6 +270,13 @@ impl Options {
 }
 
 impl Options {
+    /// The user's own `model.yaml`.
+    #[must_use]
+    pub fn own_config(&self) -> Option<OwnConfig> {
+        let file = self.model_config.clone().map(OwnConfig::File);
+        file.or_else(|| self.model_config_inline.clone().map(OwnConfig::Inline))
+    }
+
     /// How requests are put together; saying anything about it asks for it.
     #[must_use]
     pub fn batching(&self) -> Batching {
@@ -353,6 +382,16 @@ pub enum Fallback {
     Fail,
     /// Serve on the CPU and say so.
     Allow,
+}
+
+/// Whether a model runs before it counts as ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WarmUp {
+    /// Each session runs once, on inputs made from the graph; a run that fails ends the start.
+    #[default]
+    Auto,
+    /// The first request of each session is its first run.
+    Off,
 }
 
 /// How log lines look.

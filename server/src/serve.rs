@@ -10,6 +10,7 @@ use ortolan_model::{Digest, Failure, Found, ModelUri, Package, Reason, Request, 
 use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
+    admission::Admission,
     announce,
     app::App,
     cache::ResponseCache,
@@ -36,6 +37,7 @@ pub async fn serve(options: Options) -> Result<(), Failure> {
     let addresses = ports.addresses()?;
     let mut app = App::new(options.max_body_bytes);
     app.cache = (options.response_cache > 0).then(|| ResponseCache::new(options.response_cache));
+    app.admission = Admission::new(options.max_concurrency);
     app.pipelines = Workers::new(cpu::available(), options.queue.get());
     app.observer = Observer::new(&options.observe, addresses.scheme())?;
     app.metrics.as_triton = options.observe.triton_metrics;
@@ -154,7 +156,7 @@ async fn load(
 fn request(options: &Options, uri: ModelUri) -> Result<Request, Failure> {
     let mut request = options.access.request(uri)?;
     request.expected_digest = expected_digest(options)?;
-    request.model_config.clone_from(&options.model_config);
+    request.model_config = options.own_config();
     request.shape = options.repository.shape();
     request.is_live = options.repository.is_live();
     if options.repository.model_control == Control::Poll && request.expected_digest.is_some() {

@@ -484,12 +484,17 @@ async fn a_users_own_configuration_replaces_that_of_the_package() {
         "pipeline:\n  input: {kind: rows}\n  output: {kind: raw, tensors: [label]}\n",
     )
     .unwrap();
-    let server = serve("iris", &["--model-config", own.to_str().unwrap()]).await;
-    let answer = ask(&server, &json!([[5.9, 3.0, 5.1, 1.8]])).await;
-    assert_eq!(
-        answer["outputs"],
-        json!([{ "name": "label", "datatype": "INT64", "shape": [1], "data": [2] }])
-    );
+    let file = ["--model-config", own.to_str().unwrap()];
+    // As the operator hands it over: JSON on one line.
+    let inline = r#"{"pipeline":{"input":{"kind":"rows","missing":"NaN"},"output":{"kind":"raw","tensors":["label"]}}}"#;
+    for options in [file, ["--model-config-inline", inline]] {
+        let server = serve("iris", &options).await;
+        let answer = ask(&server, &json!([[5.9, 3.0, 5.1, 1.8]])).await;
+        assert_eq!(
+            answer["outputs"],
+            json!([{ "name": "label", "datatype": "INT64", "shape": [1], "data": [2] }])
+        );
+    }
     let ended = support::fails_at(
         dir,
         &model("iris.tar.gz"),

@@ -7,6 +7,8 @@ use kube::{Api, ResourceExt};
 use ortolan_tests::world::{DIGEST, apply_definition, definition_may_change, world};
 use serde_json::{Value, json};
 
+mod pipeline;
+
 /// A rule: where it stands, its sentence, names and specs that it refuses, and such that it lets pass.
 struct Rule {
     path: &'static str,
@@ -67,6 +69,7 @@ const WORD: &str =
 fn rules() -> Vec<Rule> {
     let mut rules = rules_of_model();
     rules.extend(rules_of_server());
+    rules.extend(pipeline::rules());
     rules.extend(rules_of_pod());
     rules.extend([
         names(
@@ -257,6 +260,9 @@ fn rules_of_server() -> Vec<Rule> {
                 "--grace",
                 "--digest=x",
                 "--recorded-digest-file=x",
+                "--model-config-inline={}",
+                "--max-concurrency=1",
+                "--warm-up",
             ]
             .map(arg),
             ["--names", "--max-body-bytes=1", "name", "--threadsafe"].map(arg),

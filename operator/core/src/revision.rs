@@ -289,6 +289,20 @@ mod tests {
                        "pod": {"nodeSelector": {"zone": "a"}}}),
                 "db941420",
             ),
+            // Every field of `server` beside those above: what is added later must not change these either.
+            (
+                json!({"model": {"uri": "https://models.example.com/m.onnx"},
+                       "server": {"image": "i", "accelerator": {"resource": "nvidia.com/gpu", "fallback": "Allow"}, "sessions": "auto",
+                                  "batching": {"maxBatchSize": 8, "preferredBatchSizes": [4], "maxDelay": "2ms", "maxQueue": 9},
+                                  "managementApi": true, "env": [{"name": "A", "value": "b"}], "extraArgs": ["--x"]}}),
+                "5ddfa401",
+            ),
+            (
+                json!({"model": {"uri": "https://models.example.com/m.tar"},
+                       "server": {"pipeline": {"input": {"kind": "image", "width": 224, "height": 224, "mean": [127], "std": [0.5]},
+                                               "output": {"kind": "classification", "labels": "l.txt", "topK": 3}}}}),
+                "c8b83946",
+            ),
         ];
         for (value, expected) in cases {
             assert_eq!(template(value.clone()).hash(), expected, "{value}");

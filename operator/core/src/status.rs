@@ -10,7 +10,7 @@
 //! | the candidate failed | False `RolloutFailed` | some pod is ready | False | True |
 //! | failed for good | False, the cause | some pod is ready | False | True |
 //! | suspended | True `Suspended` | False | False | – |
-//! | invalid, refused, or a name that is taken | False, the cause | as before | False | True |
+//! | invalid, refused, or a name that is taken | False, the cause | some pod is ready; as before when no revision serves | False | True |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,19 +64,75 @@ pub fn decided(
     facts: &BTreeMap<RevisionName, Facts>,
     now: Timestamp,
 ) -> InferenceServiceStatus {
+    let ready = |name: &RevisionName| health.get(name).map_or(0, |health| health.ready);
+    let replicas = decision.run.get(wanted).copied().unwrap_or_default();
+    let serving = ready(&decision.serve);
+    let verdict = verdict(decision, wanted, replicas, ready(wanted), serving);
+    judged(observed, decision, wanted, health, facts, verdict, now)
+}
+
+/// Why a service cannot be worked on.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    /// The cause in one word.
+    pub reason: &'a str,
+    /// The cause in a sentence.
+    pub message: &'a str,
+}
+
+/// The status of a service that cannot be worked on, and whose revision `stable` is looked after: what that one is doing, and
+/// other revisions that have pods as they were.
+#[must_use]
+pub fn kept(
+    observed: &Observed,
+    decision: &Decision,
+    stable: &RevisionName,
+    health: &BTreeMap<RevisionName, Health>,
+    facts: &BTreeMap<RevisionName, Facts>,
+    refusal: &Refusal<'_>,
+    now: Timestamp,
+) -> InferenceServiceStatus {
+    let verdict = refusal.verdict(Available::ByPods);
+    let mut status = judged(observed, decision, stable, health, facts, verdict, now);
+    let before = observed.service.status.iter().flat_map(|s| &s.revisions);
+    for revision in before {
+        let known = status.revisions.iter().any(|r| r.name == revision.name);
+        let alive = health.get(&RevisionName::new(revision.name.clone()));
+        if let Some(alive) = alive.filter(|alive| !known && alive.deployed) {
+            let revision = RevisionStatus {
+                ready_replicas: alive.ready,
+                ..revision.clone()
+            };
+            status.revisions.push(revision);
+            status.replicas = status.replicas.map(|n| n + alive.pods);
+        }
+    }
+    status.revisions.sort_by(|a, b| a.name.cmp(&b.name));
+    status
+}
+
+fn judged(
+    observed: &Observed,
+    decision: &Decision,
+    wanted: &RevisionName,
+    health: &BTreeMap<RevisionName, Health>,
+    facts: &BTreeMap<RevisionName, Facts>,
+    verdict: Verdict,
+    now: Timestamp,
+) -> InferenceServiceStatus {
     let absent = Health::default();
     let of = |name: &RevisionName| health.get(name).unwrap_or(&absent);
-    let replicas = decision.run.get(wanted).copied().unwrap_or_default();
     let serving = of(&decision.serve);
-    let verdict = verdict(decision, wanted, replicas, of(wanted).ready, serving.ready);
     let before = observed.service.status.clone().unwrap_or_default();
     let host = format!("{}.{}.svc", observed.name(), observed.namespace());
+    let address = format!("{host}:{}", names::SERVICE_PORT);
     InferenceServiceStatus {
         observed_generation: observed.service.metadata.generation,
         conditions: conditions(observed, &before, verdict, serving.ready > 0, now),
         url: Some(format!("http://{host}")),
         addresses: Some(Addresses {
-            rest: format!("{host}:{}", names::SERVICE_PORT),
+            rest: address.clone(),
+            grpc: Some(address),
         }),
         traffic: vec![Traffic {
             revision: decision.serve.to_string(),
@@ -132,17 +188,23 @@ pub fn refused(
     now: Timestamp,
 ) -> InferenceServiceStatus {
     let before = observed.service.status.clone().unwrap_or_default();
-    let verdict = Verdict {
-        ready: (false, reason.into(), message.into()),
-        available: Available::AsBefore,
-        progressing: false,
-        stalled: true,
-    };
+    let verdict = Refusal { reason, message }.verdict(Available::AsBefore);
     let conditions = conditions(observed, &before, verdict, false, now);
     InferenceServiceStatus {
         observed_generation: observed.service.metadata.generation,
         conditions,
         ..before
+    }
+}
+
+impl Refusal<'_> {
+    fn verdict(&self, available: Available) -> Verdict {
+        Verdict {
+            ready: (false, self.reason.into(), self.message.into()),
+            available,
+            progressing: false,
+            stalled: true,
+        }
     }
 }
 

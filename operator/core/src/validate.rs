@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ortolan_crds::{InferenceService, Provider, Sessions, names};
+use ortolan_crds::{InferenceService, Pipeline, Provider, Sessions, names};
+use serde::Serialize;
 
 use crate::revision::Template;
 
@@ -23,6 +24,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(5);
 /// The memory that a model's pod may use when nothing is said.
 pub(crate) const DEFAULT_MEMORY_LIMIT: &str = "1Gi";
+
+/// The kernel takes no argument of more than 128 KiB, and the dollars in this one are doubled.
+const MAX_MODEL_CONFIG: usize = 64 << 10;
 
 /// A device that a pod asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,9 @@ pub struct Validated {
     pub sessions: String,
     /// The model's name in the protocol.
     pub model_name: String,
+    /// The user's pipeline as a `model.yaml`. An argument of the server's carries it to the pod: a ConfigMap would be a
+    /// second object that the revision's identity hangs on, and that somebody can edit under a pod that restarts.
+    pub model_config: Option<String>,
     /// From the signal to the kill.
     pub termination_grace: Duration,
 }
@@ -73,6 +80,11 @@ pub enum Invalid {
         "pod.terminationGracePeriod is {0:?}: write at least 15s, since a pod serves on for 5s while it leaves the Service"
     )]
     TooShort(String),
+    /// More than an argument holds.
+    #[error(
+        "server.pipeline takes {0} bytes, and at most {MAX_MODEL_CONFIG} fit into a pod: name fewer columns, or write the pipeline into a model.yaml in the model's archive"
+    )]
+    PipelineTooLong(usize),
     /// A name that Kubernetes refuses for a Service.
     #[error(
         "metadata.name {0:?} is no DNS-1035 label of at most 50 characters: write lower-case letters, digits and '-', beginning with a letter"
@@ -125,6 +137,12 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         }
     };
     let model_name = template.model.name.clone().unwrap_or_else(|| name.clone());
+    let model_config = server.pipeline.as_ref().map(model_config);
+    if let Some(text) = &model_config
+        && text.len() > MAX_MODEL_CONFIG
+    {
+        return Err(Invalid::PipelineTooLong(text.len()));
+    }
     Ok(Validated {
         service: name,
         template,
@@ -134,6 +152,7 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         device,
         sessions,
         model_name,
+        model_config,
         termination_grace,
     })
 }
@@ -144,6 +163,16 @@ impl Validated {
     pub fn finish_within(&self) -> Duration {
         self.termination_grace.saturating_sub(DRAIN_DELAY + END)
     }
+}
+
+/// JSON is YAML, on one line; the fields stand as the types have them, whatever `serde_json` does to a map.
+fn model_config(pipeline: &Pipeline) -> String {
+    #[derive(Serialize)]
+    struct ModelConfig<'a> {
+        pipeline: &'a Pipeline,
+    }
+    serde_json::to_string(&ModelConfig { pipeline })
+        .expect("a pipeline holds strings, numbers and lists")
 }
 
 /// `nvidia.com/*` means CUDA; any other device, or none, leaves the model on the CPU.
@@ -250,6 +279,24 @@ mod tests {
             Invalid::NoImage("CUDA").to_string(),
             "the platform has no server image for the provider CUDA: set the chart's images.server.cuda, or write server.image"
         );
+    }
+
+    #[test]
+    fn a_pipeline_must_fit_into_an_argument() {
+        let with = |columns: usize| {
+            let columns: Vec<Value> = (0..columns)
+                .map(|n| json!({"name": format!("{n:0>200}")}))
+                .collect();
+            let input = json!({"kind": "rows", "columns": columns});
+            let server = json!({"pipeline": {"input": input, "output": {"kind": "raw"}}});
+            validated("m", spec(server, json!({})))
+        };
+        let text = with(2).expect("valid").model_config.expect("a pipeline");
+        assert!(text.starts_with(r#"{"pipeline":{"input":{"kind":"rows","columns":[{"name":"0"#));
+        assert!(with(300).is_ok());
+        let refused = with(400).expect_err("too long");
+        assert!(matches!(refused, Invalid::PipelineTooLong(_)), "{refused}");
+        assert!(refused.to_string().contains("at most 65536 fit"));
     }
 
     #[test]

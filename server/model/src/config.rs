@@ -2,8 +2,8 @@
 //!
 //! Strict: an unknown field, a value out of range or a missing label file is a
 //! [`Reason::InvalidConfig`] with a sentence that says where and what is known. An absent file is
-//! an empty configuration: the model is then served with tensors only. A second file, the user's own
-//! (`--model-config`), replaces the sections that it has; the files that either names lie in the
+//! an empty configuration: the model is then served with tensors only. A second one, the user's own
+//! (`--model-config`, `--model-config-inline`), replaces the sections that it has; the files that either names lie in the
 //! package.
 //!
 //! Invariants of a [`ModelConfig`] made here: sizes are within their documented ranges, `mean` and
@@ -205,6 +205,36 @@ pub struct Embedding {
     pub normalize: bool,
 }
 
+/// A `model.yaml` of the user's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnConfig {
+    /// In a file, as `--model-config` names it.
+    File(PathBuf),
+    /// Its text, as `--model-config-inline` has it.
+    Inline(String),
+}
+
+impl OwnConfig {
+    /// As sentences call it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Inline(_) => "--model-config-inline".to_owned(),
+        }
+    }
+
+    fn source(&self) -> Result<Source, Failure> {
+        let text = match self {
+            Self::File(path) => read_text(path, MAX_CONFIG_BYTES, "--model-config")?,
+            Self::Inline(text) => text.clone(),
+        };
+        Ok(Source {
+            name: self.name(),
+            text,
+        })
+    }
+}
+
 /// A configuration's text and how sentences name it.
 pub(crate) struct Source {
     pub(crate) name: String,
@@ -223,17 +253,14 @@ pub(crate) struct Place<'a> {
 /// they name. Those lie relative to the `model.yaml`, without one relative to `folder`. None may lead out of `root`. Blocking.
 pub(crate) fn load(
     packaged: Option<&Path>,
-    own: Option<&Path>,
+    own: Option<&OwnConfig>,
     folder: &Path,
     root: Option<&Path>,
 ) -> Result<ModelConfig, Failure> {
     let root = canonical(root)?;
     let mut sources = Vec::new();
     if let Some(own) = own {
-        sources.push(Source {
-            name: own.display().to_string(),
-            text: read_text(own, MAX_CONFIG_BYTES, "--model-config")?,
-        });
+        sources.push(own.source()?);
     }
     if let Some(file) = packaged {
         tree::confined(file, root.as_deref())?;

@@ -33,7 +33,8 @@ pub mod uri;
 
 pub use config::{
     Activation, BytesInput, Channels, Classification, Column, Embedding, ImageInput, Input, Layout,
-    Missing, ModelConfig, Output, Overflow, Pipeline, Pooling, Resize, RowsInput, TextInput,
+    Missing, ModelConfig, Output, Overflow, OwnConfig, Pipeline, Pooling, Resize, RowsInput,
+    TextInput,
 };
 pub use digest::Digest;
 pub use failure::{Failure, Reason};
@@ -65,7 +66,7 @@ pub struct Request {
     pub max_model_bytes: u64,
     /// A `model.yaml` of the user's own: its sections replace those of the package's. For one model; a
     /// repository is refused.
-    pub model_config: Option<PathBuf>,
+    pub model_config: Option<OwnConfig>,
     /// What the URI's content is taken for; only [`discover`] asks.
     pub shape: Shape,
     /// A directory is a repository whose content may change: nothing is hashed until it is opened.

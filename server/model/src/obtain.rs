@@ -10,7 +10,7 @@ use std::{
 use crate::{
     Held, ModelConfig, ModelUri, Package, Phase, Progress, Request, archive,
     cache::{Cache, Work},
-    config,
+    config::{self, OwnConfig},
     digest::{self, Digest},
     disk,
     failure::{Failure, Reason},
@@ -123,8 +123,11 @@ fn refuse_own(request: &Request) -> Result<(), Failure> {
         Some(own) => Err(Failure::new(
             Reason::InvalidConfig,
             format!(
-                "--model-config names {}, and {} is a repository of several models; put a {} into each model's folder",
-                own.display(),
+                "{} is for one model, and {} is a repository of several models; put a {} into each model's folder",
+                match own {
+                    OwnConfig::File(path) => format!("--model-config {}", path.display()),
+                    OwnConfig::Inline(_) => own.name(),
+                },
                 request.uri,
                 config::FILE
             ),
@@ -224,7 +227,7 @@ async fn cached(
             open(
                 &name,
                 Reason::ArchiveRefused,
-                Folder::of(&hit.folder, None, own.as_deref()),
+                Folder::of(&hit.folder, None, own.as_ref()),
                 shape,
             )?,
         )))
@@ -342,7 +345,7 @@ struct Unpacking {
     limit: u64,
     shape: Shape,
     /// The user's own configuration.
-    own: Option<PathBuf>,
+    own: Option<OwnConfig>,
 }
 
 /// Where a model is looked for, and how it is configured besides.
@@ -352,11 +355,11 @@ struct Folder<'a> {
     /// No link may lead out of here.
     root: Option<&'a Path>,
     /// The user's own configuration.
-    own: Option<&'a Path>,
+    own: Option<&'a OwnConfig>,
 }
 
 impl<'a> Folder<'a> {
-    const fn of(path: &'a Path, root: Option<&'a Path>, own: Option<&'a Path>) -> Self {
+    const fn of(path: &'a Path, root: Option<&'a Path>, own: Option<&'a OwnConfig>) -> Self {
         Self { path, root, own }
     }
 }
@@ -366,7 +369,7 @@ impl Unpacking {
         match verified.content {
             Content::Directory { folder, root } => {
                 let what = format!("the directory {}", folder.display());
-                let folder = Folder::of(&folder, root.as_deref(), self.own.as_deref());
+                let folder = Folder::of(&folder, root.as_deref(), self.own.as_ref());
                 open(&what, Reason::ModelNotFound, folder, self.shape)
             }
             Content::File {
@@ -374,7 +377,7 @@ impl Unpacking {
                 kind: Kind::Bare,
                 root,
             } => {
-                let config = beside(&file, root.as_deref(), self.own.as_deref())?;
+                let config = beside(&file, root.as_deref(), self.own.as_ref())?;
                 Ok(Opened::bare(file, config))
             }
             Content::Download {
@@ -388,7 +391,7 @@ impl Unpacking {
                 let folder =
                     self.cache
                         .publish(&work, &verified.digest, verified.bytes, &listed)?;
-                let folder = Folder::of(&folder, None, self.own.as_deref());
+                let folder = Folder::of(&folder, None, self.own.as_ref());
                 open(&self.name, Reason::ArchiveRefused, folder, Shape::Single)
             }
             Content::File {
@@ -414,7 +417,7 @@ impl Unpacking {
         let what = format!("the archive {}", self.name);
         let (shape, own) = (self.shape, self.own.take());
         let look = |folder: &Path| {
-            let folder = Folder::of(folder, None, own.as_deref());
+            let folder = Folder::of(folder, None, own.as_ref());
             open(&what, Reason::ArchiveRefused, folder, shape)
         };
         if let Some(hit) = self.cache.find(&digest, pulse) {
@@ -471,7 +474,11 @@ fn open(what: &str, reason: Reason, folder: Folder<'_>, shape: Shape) -> Result<
 }
 
 /// The configuration of a bare model: `model.yaml` in its folder.
-fn beside(model: &Path, root: Option<&Path>, own: Option<&Path>) -> Result<ModelConfig, Failure> {
+fn beside(
+    model: &Path,
+    root: Option<&Path>,
+    own: Option<&OwnConfig>,
+) -> Result<ModelConfig, Failure> {
     let file = model.with_file_name(config::FILE);
     let folder = model.parent().unwrap_or(Path::new("."));
     match fs::metadata(&file) {

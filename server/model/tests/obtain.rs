@@ -17,7 +17,7 @@ use std::{
 
 use ortolan_model::{
     Activation, Channels, Classification, Digest, Failure, ImageInput, Input, Layout, ModelConfig,
-    Output, Package, Phase, Pipeline, Progress, Reason, Request, Resize, obtain,
+    Output, OwnConfig, Package, Phase, Pipeline, Progress, Reason, Request, Resize, obtain,
 };
 
 const YAML: &str = "\
@@ -142,30 +142,43 @@ async fn a_users_own_configuration_finds_its_files_in_the_package() {
     let archive = case.packed();
     let repository = case.path("repository");
     case.put("repository/a/1/model.onnx", b"onnx");
-    let with = |uri: &str, own: &str| {
+    let with = |uri: &str, own: OwnConfig| {
         let mut request = case.request(uri);
-        request.model_config = Some(own.into());
+        request.model_config = Some(own);
         request
     };
-    let own = |uri: &str| with(uri, &elsewhere.path("own.yaml"));
-    for uri in [case.path("m"), case.path("m/model.onnx"), archive] {
-        let package = run(&own(&uri)).await.unwrap();
-        let Some(Output::Classification(classes)) = package.config.pipeline.map(|p| p.output)
-        else {
-            panic!("no classification")
-        };
-        assert_eq!((classes.labels.len(), classes.top_k), (2, 2), "{uri}");
+    let file = |path: &str| OwnConfig::File(path.into());
+    // As the operator writes it: JSON on one line.
+    let inline = r#"{"pipeline":{"input":{"kind":"image","width":4,"height":4,"mean":[127.0]},"output":{"kind":"classification","labels":"labels.txt","topK":2}}}"#;
+    let inline = OwnConfig::Inline(inline.to_owned());
+    for own in [file(&elsewhere.path("own.yaml")), inline] {
+        for uri in [case.path("m"), case.path("m/model.onnx"), archive.clone()] {
+            let package = run(&with(&uri, own.clone())).await.unwrap();
+            let Some(Output::Classification(classes)) = package.config.pipeline.map(|p| p.output)
+            else {
+                panic!("no classification")
+            };
+            assert_eq!((classes.labels.len(), classes.top_k), (2, 2), "{uri}");
+        }
+        let heard = Heard::default();
+        let mut several = with(&repository, own);
+        several.shape = ortolan_model::Shape::Repository;
+        let failure = ortolan_model::discover(&several, &heard).await.unwrap_err();
+        assert_eq!(failure.reason, Reason::InvalidConfig);
+        assert!(
+            failure.message.starts_with("--model-config")
+                && failure.message.contains("a repository of several models"),
+            "{failure}"
+        );
     }
-    let heard = Heard::default();
-    let mut several = own(&repository);
-    several.shape = ortolan_model::Shape::Repository;
-    let failure = ortolan_model::discover(&several, &heard).await.unwrap_err();
-    assert_eq!(failure.reason, Reason::InvalidConfig);
-    assert!(
-        failure.message.contains("a repository of several models"),
-        "{failure}"
-    );
-    let missing = with(&case.path("m"), "/none.yaml");
+    let wrong = OwnConfig::Inline(r#"{"pipline": {}}"#.to_owned());
+    refused(
+        &with(&case.path("m"), wrong),
+        Reason::InvalidConfig,
+        &["--model-config-inline: ", "pipline"],
+    )
+    .await;
+    let missing = with(&case.path("m"), file("/none.yaml"));
     refused(
         &missing,
         Reason::InvalidConfig,

@@ -94,6 +94,9 @@ enum Report {
     Warm(Option<Rows>),
 }
 
+/// What a session runs before it takes requests; `None`: nothing.
+type First = Option<Arc<Request>>;
+
 /// Sessions that are loaded, not yet warm.
 pub struct Cold {
     /// What the model takes and gives.
@@ -103,7 +106,7 @@ pub struct Cold {
     engine: Engine,
     batching: Batching,
     reports: Receiver<Result<Report, Failure>>,
-    starts: Vec<Sender<Arc<Request>>>,
+    starts: Vec<Sender<First>>,
 }
 
 impl Engine {
@@ -208,10 +211,19 @@ impl Cold {
     /// Runs every session once on `inputs`, and one of them as often as it takes to know whether rows can
     /// be put together; the threads then take requests. Blocking.
     pub fn warm(self, inputs: Vec<Option<Tensor>>) -> Result<Engine, Failure> {
-        let request = Arc::new(Request::new(inputs));
+        self.begin(Some(Arc::new(Request::new(inputs))))
+    }
+
+    /// The threads take requests at once; rows are put together only where that is asked for, since nothing is known
+    /// of the model.
+    pub fn start(self) -> Result<Engine, Failure> {
+        self.begin(None)
+    }
+
+    fn begin(self, first: First) -> Result<Engine, Failure> {
         for start in &self.starts {
             // A thread that is gone has left its reason in the reports.
-            let _ = start.send(Arc::clone(&request));
+            let _ = start.send(first.clone());
         }
         let mut found = None;
         for _ in &self.starts {

@@ -47,11 +47,21 @@ pub(super) enum Rows {
     Apart(String),
 }
 
+/// What is known without a run.
+pub(super) fn unseen(signature: &Signature) -> Rows {
+    let words = "the warm-up is off, so that rows were not compared";
+    fixed(signature).unwrap_or_else(|| Rows::Differ(words.to_owned()))
+}
+
+fn fixed(signature: &Signature) -> Option<Rows> {
+    let words = "the first dimension of some input or output is fixed";
+    (!signature.is_batchable()).then(|| Rows::Apart(words.to_owned()))
+}
+
 /// Runs the model a few times. `request` is what it was warmed up with.
 pub(super) fn probe(runner: &mut Runner, signature: &Signature, request: &Request) -> Rows {
-    if !signature.is_batchable() {
-        let words = "the first dimension of some input or output is fixed";
-        return Rows::Apart(words.to_owned());
+    if let Some(rows) = fixed(signature) {
+        return rows;
     }
     let one = rows_of(request, 0, 1);
     let Some(took) = fastest(runner, &one) else {

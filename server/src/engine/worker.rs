@@ -19,7 +19,7 @@ use thread_priority::{
 };
 
 use super::{
-    Plan, Report, internal,
+    First, Plan, Report, internal,
     probe::{self, Rows},
     queue::{Job, Shared},
     runner::{Apart, Runner},
@@ -71,7 +71,7 @@ impl Worker {
         environment: &Environment,
         plan: &Plan,
         report: &Sender<Result<Report, Failure>>,
-        begin: &Receiver<Arc<Request>>,
+        begin: &Receiver<First>,
     ) {
         let opened = guarded(|| self.open(environment, plan))
             .unwrap_or_else(|_| Err(internal("loading the model panicked")));
@@ -89,11 +89,14 @@ impl Worker {
             }
         };
         // No request comes when another session failed to load: then there is nothing to run.
-        let Ok(request) = begin.recv() else { return };
-        let warm = self.warm(&mut runner, &signature, &request);
+        let Ok(first) = begin.recv() else { return };
+        let warm = match &first {
+            Some(request) => self.warm(&mut runner, &signature, request),
+            None => Ok(self.is_first.then(|| probe::unseen(&signature))),
+        };
         let is_warm = warm.is_ok();
         let _ = report.send(warm.map(Report::Warm));
-        drop(request);
+        drop(first);
         if is_warm {
             take_turns();
             while let Some(jobs) = self.shared.next() {
@@ -129,7 +132,7 @@ impl Worker {
             Failure::new(
                 Reason::WarmUpFailed,
                 format!(
-                    "the first run, on zeros of the shapes {}, failed: {words}",
+                    "the first run, on zeros of the shapes {}, failed: {words}; --warm-up off leaves this run out",
                     shapes.join(" ")
                 ),
             )

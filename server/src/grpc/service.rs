@@ -18,7 +18,11 @@ use super::{
     request, status,
 };
 use crate::{
-    app::App, deadline, describe, infer, metrics::Protocol, model::Model, observe::trail::apart,
+    app::App,
+    deadline, describe, infer,
+    metrics::{Protocol, Rejection},
+    model::Model,
+    observe::trail::apart,
     oip, repository,
 };
 
@@ -60,7 +64,13 @@ impl Service {
             }
         };
         let guard = model.meter.begin();
-        let answered = self.run(&model, message, timeout, since).await;
+        let answered = match self.app.admission.enter() {
+            Ok(_admitted) => self.run(&model, message, timeout, since).await,
+            Err(crowded) => {
+                model.meter.rejected(Rejection::Concurrency);
+                Err(status::crowded(crowded))
+            }
+        };
         drop(guard);
         let code = answered.as_ref().map_or_else(Status::code, |_| Code::Ok);
         model

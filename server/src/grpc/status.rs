@@ -5,7 +5,7 @@
 //! | unknown model or version | NOT_FOUND |
 //! | a model that is not ready, a server that shuts down | UNAVAILABLE |
 //! | a request that does not fit the model | INVALID_ARGUMENT |
-//! | a full queue, a message over the limit | RESOURCE_EXHAUSTED |
+//! | a full queue, as many requests as may be, a message over the limit | RESOURCE_EXHAUSTED |
 //! | a deadline that passed | DEADLINE_EXCEEDED |
 //! | loading and unloading that is switched off | PERMISSION_DENIED |
 //! | loading and unloading that is not the clients' to do | FAILED_PRECONDITION |
@@ -18,7 +18,10 @@ use tonic::{
 
 use ortolan_model::{Failure, Reason};
 
-use crate::{catalog::FindError, infer::RunError, output::Unreadable, repository::ManageError};
+use crate::{
+    admission::Crowded, catalog::FindError, infer::RunError, output::Unreadable,
+    repository::ManageError,
+};
 
 /// Milliseconds until a client that retries by itself may try again: a queue empties in less.
 const PUSHBACK: &str = "1000";
@@ -37,17 +40,24 @@ pub(super) fn not_found(error: &FindError) -> Status {
     Status::new(code, error.to_string())
 }
 
+/// No place for a request.
+pub(super) fn crowded(crowded: Crowded) -> Status {
+    exhausted(crowded.to_string())
+}
+
+fn exhausted(sentence: String) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert(
+        "grpc-retry-pushback-ms",
+        MetadataValue::from_static(PUSHBACK),
+    );
+    Status::with_metadata(Code::ResourceExhausted, sentence, metadata)
+}
+
 /// No outputs for a request.
 pub(super) fn not_run(error: &RunError) -> Status {
     let code = match error {
-        RunError::Busy { .. } => {
-            let mut metadata = MetadataMap::new();
-            metadata.insert(
-                "grpc-retry-pushback-ms",
-                MetadataValue::from_static(PUSHBACK),
-            );
-            return Status::with_metadata(Code::ResourceExhausted, error.to_string(), metadata);
-        }
+        RunError::Busy { .. } => return exhausted(error.to_string()),
         RunError::Stopping => Code::Unavailable,
         RunError::Deadline => Code::DeadlineExceeded,
         RunError::Refused(_) | RunError::TooManyRows { .. } => Code::InvalidArgument,

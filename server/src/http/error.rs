@@ -4,6 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
 use crate::{
+    admission::Crowded,
     catalog::FindError,
     infer::RunError,
     output::Unreadable,
@@ -54,6 +55,12 @@ impl ApiError {
     /// 503: try again.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+}
+
+impl From<Crowded> for ApiError {
+    fn from(crowded: Crowded) -> Self {
+        Self::unavailable(crowded.to_string())
     }
 }
 

@@ -16,7 +16,12 @@ use http::{HeaderValue, Request, StatusCode, Uri, header};
 
 use self::{error::ApiError, paths::Paths};
 use crate::{
-    app::App, catalog::FindError, deadline, grpc::Arrived, metrics::Protocol, model::Model,
+    app::App,
+    catalog::FindError,
+    deadline,
+    grpc::Arrived,
+    metrics::{Protocol, Rejection},
+    model::Model,
 };
 
 mod body;
@@ -144,7 +149,13 @@ async fn counted(
     };
     let guard = meter.begin();
     let response = match found {
-        Ok(model) => work(model).await.into_response(),
+        Ok(model) => match app.admission.enter() {
+            Ok(_admitted) => work(model).await.into_response(),
+            Err(crowded) => {
+                meter.rejected(Rejection::Concurrency);
+                ApiError::from(crowded).into_response()
+            }
+        },
         Err(error) => ApiError::from(error).into_response(),
     };
     drop(guard);

@@ -86,6 +86,8 @@ impl EncodeLabelValue for Protocol {
 /// Why a request was turned away without a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rejection {
+    /// As many are under way as may be.
+    Concurrency,
     /// No place in the queue.
     QueueFull,
     /// The server or the model is on its way out.
@@ -95,12 +97,18 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    const ALL: [Self; 3] = [Self::QueueFull, Self::Stopping, Self::Deadline];
+    const ALL: [Self; 4] = [
+        Self::Concurrency,
+        Self::QueueFull,
+        Self::Stopping,
+        Self::Deadline,
+    ];
 }
 
 impl EncodeLabelValue for Rejection {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let name = match self {
+            Self::Concurrency => "concurrency",
             Self::QueueFull => "queue_full",
             Self::Stopping => "stopping",
             Self::Deadline => "deadline",

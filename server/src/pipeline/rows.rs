@@ -81,9 +81,11 @@ impl Rows {
         let mut columns = Vec::with_capacity(owners.len());
         for (place, (owner, datatype)) in owners.into_iter().enumerate() {
             let own = input.columns.get(place);
-            let given = own.and_then(|column| column.missing.clone());
+            let given = own.and_then(|column| column.missing.as_ref());
+            let given = given.map(|missing| read_as(missing, datatype));
             let missing = given.or_else(|| {
-                let general = input.missing.clone();
+                let general = input.missing.as_ref();
+                let general = general.map(|missing| read_as(missing, datatype));
                 general.filter(|missing| is_fit(missing, datatype))
             });
             let name = names.get(place).cloned().unwrap_or_default();
@@ -409,6 +411,17 @@ fn names(input: &RowsInput, signature: &Signature, width: usize) -> Result<Vec<S
 }
 
 /// Whether a column of this datatype can hold the value.
+/// A string that is a number stands for it in a column of numbers: JSON, where a configuration may come from, has no
+/// other way to write NaN.
+fn read_as(missing: &Missing, datatype: DataType) -> Missing {
+    match missing {
+        Missing::Text(text) if datatype != DataType::Bytes => text
+            .parse()
+            .map_or_else(|_| missing.clone(), Missing::Number),
+        _ => missing.clone(),
+    }
+}
+
 fn is_fit(missing: &Missing, datatype: DataType) -> bool {
     fill(missing, &mut Elements::with_capacity(datatype, 1))
 }

@@ -13,7 +13,7 @@ use k8s_openapi::{
         api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString,
     },
 };
-use ortolan_crds::{Batching, Fallback, Pod, Server, names};
+use ortolan_crds::{Batching, Fallback, Pod, Server, Warmup, names};
 
 use super::{label_selector, revision_labels};
 use crate::{
@@ -216,6 +216,13 @@ fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
         args.push(format!("--credentials-dir={}", names::CREDENTIALS_DIR));
     }
     args.extend(server.batching.iter().flat_map(batching));
+    let limit = server.max_concurrency.iter();
+    args.extend(limit.map(|n| format!("--max-concurrency={n}")));
+    if server.warmup == Some(Warmup::Off) {
+        args.push("--warm-up=off".into());
+    }
+    let pipeline = validated.model_config.iter();
+    args.extend(pipeline.map(|text| format!("--model-config-inline={}", literal(text))));
     if server.management_api == Some(true) {
         // Only an explicit repository can be loaded from; at the start it has every model, as without this field.
         let explicit = [
@@ -227,6 +234,11 @@ fn arguments(validated: &Validated, server: &Server) -> Vec<String> {
     }
     args.extend(server.extra_args.iter().cloned());
     args
+}
+
+/// The kubelet reads `$(NAME)` in an argument as a variable, and `$$` as a dollar.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
 }
 
 /// What the user wrote, else 1 CPU and 512Mi asked for and 1Gi at most; the device on both sides, as

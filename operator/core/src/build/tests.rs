@@ -52,7 +52,7 @@ fn a_service_with_everything_is_built_like_this() {
             "accelerator": {"resource": "nvidia.com/gpu", "count": 2, "fallback": "Allow"},
             "threads": 4, "env": [{"name": "A", "value": "b"}], "extraArgs": ["--max-body-bytes=1"],
             "batching": {"maxBatchSize": 32, "preferredBatchSizes": [4, 8], "maxDelay": "2ms", "maxQueue": 512},
-            "managementApi": true,
+            "managementApi": true, "maxConcurrency": 64, "warmup": "Off",
         },
         "pod": {
             "nodeSelector": {"gpu": "yes"}, "tolerations": [{"key": "own", "operator": "Exists"}],
@@ -62,6 +62,29 @@ fn a_service_with_everything_is_built_like_this() {
             "serviceAccountName": "sa", "automountServiceAccountToken": true, "terminationGracePeriod": "1m",
         },
     })));
+}
+
+#[test]
+fn a_pipeline_goes_to_the_server_as_one_argument_without_variables_of_the_kubelets() {
+    let deployment = built(
+        json!({"model": {"uri": "https://a/m.tar"}, "server": {"pipeline": {
+        "input": {"kind": "rows", "columns": [{"name": "$(HOME) in $"}, {"name": "ä", "missing": "NaN"}], "missing": 0},
+        "output": {"kind": "classification", "labels": "labels.txt", "threshold": 0.5}}}}),
+    );
+    let args = &deployment["spec"]["template"]["spec"]["containers"][0]["args"];
+    let args = args.as_array().expect("arguments").iter();
+    let text = args
+        .filter_map(|arg| arg.as_str()?.strip_prefix("--model-config-inline="))
+        .next()
+        .expect("the argument");
+    assert!(!text.replace("$$", "").contains('$'), "{text}");
+    let read: Value = serde_json::from_str(&text.replace("$$", "$")).expect("JSON");
+    assert_eq!(
+        read,
+        json!({"pipeline": {
+            "input": {"kind": "rows", "columns": [{"name": "$(HOME) in $"}, {"name": "ä", "missing": "NaN"}], "missing": 0},
+            "output": {"kind": "classification", "labels": "labels.txt", "threshold": 0.5}}})
+    );
 }
 
 #[test]

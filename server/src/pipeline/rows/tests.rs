@@ -146,6 +146,16 @@ fn a_missing_value_is_refused_unless_model_yaml_says_what_the_model_takes() {
     };
     assert!(ages[0].is_nan() && ages[1] == 3.0);
     assert_eq!(both[1].1, Elements::Bytes(vec!["none".into(); 2]));
+    // As text, as JSON has to write it: a number in a column of numbers, itself in a column of strings.
+    input.missing = Some(Missing::Text("NaN".into()));
+    input.columns[1].missing = None;
+    let rows = Rows::prepare(&input, &two).unwrap();
+    let both = tensors(&rows.csv(b"age,town\n,\n", true).unwrap());
+    let Elements::Fp32(ages) = &both[0].1 else {
+        panic!("no floats")
+    };
+    assert!(ages[0].is_nan());
+    assert_eq!(both[1].1, Elements::Bytes(vec!["NaN".into()]));
     input.columns[0].missing = Some(Missing::Text("x".into()));
     let sentence = Rows::prepare(&input, &two).err().unwrap();
     assert!(
