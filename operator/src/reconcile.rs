@@ -107,7 +107,12 @@ async fn work(context: &Context, key: &Key, service: InferenceService) -> Result
             Ok(next.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
-            if let Some(refusal) = refusal(&observed, &error) {
+            if let Some(mut refusal) = refusal(&observed, &error) {
+                // The revision that serves is looked after all the same; the first error says more than one of this.
+                if let Err(also) = writer.apply(std::mem::take(&mut refusal.writes)).await {
+                    tracing::warn!(service = key.name, namespace = key.namespace, error = %also,
+                        "the revision that serves cannot be looked after");
+                }
                 report(context, &writer, &observed, &refusal).await?;
                 if error.class() == Class::Terminal {
                     return Ok(Action::await_change());
@@ -154,9 +159,9 @@ async fn report(
 
 /// What people are told of a write that was refused; errors that pass by themselves are only logged.
 fn refusal(observed: &Observed, error: &apply::Error) -> Option<Plan> {
-    let message = match error {
-        apply::Error::Foreign(foreign) => plan::collision(foreign),
-        apply::Error::Refused { .. } => error.to_string(),
+    let (foreign, message) = match error {
+        apply::Error::Foreign(foreign) => (Some(foreign), plan::collision(foreign)),
+        apply::Error::Refused { .. } => (None, error.to_string()),
         apply::Error::Api {
             source: kube::Error::Api(status),
             ..
@@ -170,8 +175,9 @@ fn refusal(observed: &Observed, error: &apply::Error) -> Option<Plan> {
         }
         apply::Error::NotLeading | apply::Error::Api { .. } => return None,
     };
-    Some(plan::refuse(
+    Some(plan::keep(
         observed,
+        foreign,
         error.reason(),
         &message,
         Timestamp::now(),

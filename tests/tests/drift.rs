@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
     core::NamespaceResourceScope,
 };
 use ortolan_crds::{InferenceService, names};
@@ -17,7 +17,7 @@ use ortolan_tests::{
     Cluster, Fate, Operator, World,
     snapshot::{normalise, snapshot},
     tap::Tap,
-    world::{spec, world},
+    world::{condition, spec, world},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -162,6 +162,54 @@ fn every_edit_of_an_owned_object_is_taken_back_and_told() {
         }
         let words = format!("Deployment {name} was changed by hand at spec.");
         w.until_event("m", "DriftRepaired", &words).await;
+    });
+}
+
+#[test]
+fn while_a_spec_is_refused_what_serves_is_looked_after() {
+    world(async |w| {
+        let _cluster = Cluster::start(&w, Fate::Ready);
+        let _operator = Operator::start(&w);
+        let name = revision_of(&serving(&w, "m", spec("a")).await);
+        // No image for it, then labels that the API server refuses, then a name that somebody else has.
+        let gpu = json!({"accelerator": {"resource": "nvidia.com/gpu"}});
+        w.edit::<InferenceService>("m", json!({"spec": {"server": gpu}}))
+            .await;
+        w.until_ready_is("m", "False", "InvalidSpec").await;
+        comes_back::<Service>(&w, "m").await;
+        comes_back::<PodDisruptionBudget>(&w, &name).await;
+        comes_back::<Deployment>(&w, &name).await;
+        let edit = json!({"spec": {"selector": {names::REVISION: "other"}}});
+        let path = "spec.selector.serving.ortolan.dev/revision";
+        edits_are_taken_back::<Service>(&w, "m", &[(path, edit)]).await;
+        assert_eq!(served(&w, "m").await, name);
+        let refused = w.until_ready_is("m", "False", "InvalidSpec").await;
+        let status = refused.status.expect("a status");
+        assert_eq!(status.ready_replicas, Some(1), "pods are told of");
+
+        let labels = json!({"spec": {"server": null, "pod": {"labels": {"no label": "x"}}}});
+        w.edit::<InferenceService>("m", labels).await;
+        w.until_service("the API server's words", "m", |s| {
+            condition(s, "Ready").is_some_and(|c| c.message.contains("no label"))
+        })
+        .await;
+        comes_back::<PodDisruptionBudget>(&w, &name).await;
+
+        let taken = json!({"spec": {"pod": {"labels": {"no label": null, "team": "b"}}}});
+        let dry = w
+            .edit::<InferenceService>("m", json!({"spec": {"pod": null}}))
+            .await;
+        let mut wanted = dry.clone();
+        wanted.spec.pod = serde_json::from_value(json!({"labels": {"team": "b"}})).expect("a pod");
+        let foreign = json!({"metadata": {"name": revision_of(&wanted)}, "spec": {}});
+        let foreign: PodDisruptionBudget = serde_json::from_value(foreign).expect("a budget");
+        let made = w.api().create(&PostParams::default(), &foreign).await;
+        made.expect("a budget of somebody else's");
+        w.edit::<InferenceService>("m", taken).await;
+        w.until_ready_is("m", "False", "NameCollision").await;
+        comes_back::<Service>(&w, "m").await;
+        comes_back::<PodDisruptionBudget>(&w, &name).await;
+        assert_eq!(served(&w, "m").await, name);
     });
 }
 

@@ -11,6 +11,7 @@
 //! 5. removal of what no longer runs, and of revisions past the history;
 //! 6. the status, last.
 
+mod keep;
 mod objects;
 mod telling;
 
@@ -36,6 +37,8 @@ use crate::{
     status, step,
     validate::{Defaults, Validated, validate},
 };
+
+pub use keep::keep;
 
 /// How many revisions are kept beside those that have pods.
 const HISTORY: usize = 5;
@@ -134,18 +137,23 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
     };
     let validated = match validate(&observed.service, defaults) {
         Ok(validated) => validated,
-        Err(invalid) => return refuse(observed, "InvalidSpec", &invalid.to_string(), now),
+        Err(invalid) => return keep(observed, None, "InvalidSpec", &invalid.to_string(), now),
     };
     let identity = revision::identify(&validated.service, &validated.template, &revisions);
     let wanted = match &identity {
         Identity::Known(name) | Identity::New(name, _) => name.clone(),
     };
     if let Some(foreign) = foreign(observed, &wanted) {
-        let refused = refuse(observed, "NameCollision", &collision(&foreign), now);
-        let requeue = observed.foreign.is_some().then_some(LOOK_AGAIN);
-        return Plan { requeue, ..refused };
+        let kept = keep(observed, None, "NameCollision", &collision(&foreign), now);
+        let look_again = observed.foreign.is_some().then_some(LOOK_AGAIN);
+        let requeue = kept.requeue.into_iter().chain(look_again).min();
+        return Plan { requeue, ..kept };
     }
-    Planner::new(observed, &validated, revisions, identity, wanted, now).run()
+    let mut planner = Planner::new(observed, revisions, wanted, now);
+    if let Identity::New(name, number) = identity {
+        planner.create_revision(&validated, name, number);
+    }
+    planner.run()
 }
 
 /// The plan for a service that cannot be worked on: its status says why, everything else stays.
@@ -233,18 +241,18 @@ struct Planner<'a> {
     now: Timestamp,
     writes: Vec<Write>,
     notices: Vec<Notice>,
+    /// Not ours: no write goes there. Empty where the wanted names were found to be free.
+    taken: Vec<Foreign>,
 }
 
 impl<'a> Planner<'a> {
     fn new(
         observed: &'a Observed,
-        validated: &Validated,
         revisions: Vec<Revision>,
-        identity: Identity,
         wanted: RevisionName,
         now: Timestamp,
     ) -> Self {
-        let mut planner = Self {
+        Self {
             owner: Owner::of(&observed.service),
             stable: stable(observed, &revisions, now),
             health: health(observed, now),
@@ -254,11 +262,8 @@ impl<'a> Planner<'a> {
             now,
             writes: Vec::new(),
             notices: Vec::new(),
-        };
-        if let Identity::New(name, number) = identity {
-            planner.create_revision(validated, name, number);
+            taken: Vec::new(),
         }
-        planner
     }
 
     fn create_revision(&mut self, validated: &Validated, name: RevisionName, number: i64) {
@@ -291,9 +296,9 @@ impl<'a> Planner<'a> {
         });
     }
 
-    fn run(mut self) -> Plan {
+    fn decide(&self) -> step::Decision {
         let spec = &self.observed.service.spec;
-        let decision = step::step(&step::Facts {
+        step::step(&step::Facts {
             strategy: spec.strategy(),
             suspended: spec.suspended(),
             replicas: spec.replicas(),
@@ -302,7 +307,11 @@ impl<'a> Planner<'a> {
             health: &self.health,
             outage: self.observed.outage,
             now: self.now,
-        });
+        })
+    }
+
+    fn run(mut self) -> Plan {
+        let decision = self.decide();
         self.record_digests();
         for (name, replicas) in &decision.run {
             self.deploy(name, *replicas);

@@ -34,7 +34,8 @@ impl Planner<'_> {
             match self.observed.recorded_digest(&name).map(str::to_owned) {
                 Some(recorded) => self.replace_strangers(&name, &recorded),
                 None => {
-                    if let Some(digest) = self.reported(&name) {
+                    let free = !self.is_taken("ConfigMap", name.as_str());
+                    if let Some(digest) = self.reported(&name).filter(|_| free) {
                         let mut object = build::config_map(&self.owner, &name, &digest);
                         stamp(&mut object.metadata, &digest);
                         self.writes.push(Write::Apply {
@@ -131,7 +132,15 @@ impl Planner<'_> {
         }
     }
 
-    fn scale(&mut self, name: &RevisionName, replicas: i32) {
+    fn is_taken(&self, kind: &str, name: &str) -> bool {
+        let mut taken = self.taken.iter();
+        taken.any(|foreign| foreign.kind == kind && foreign.name == name)
+    }
+
+    pub(super) fn scale(&mut self, name: &RevisionName, replicas: i32) {
+        if self.is_taken("Deployment", name.as_str()) {
+            return;
+        }
         let live = self.observed.deployment(name);
         let owned = live.is_some_and(|d| scaled_by_us(&d.metadata));
         let has = live.and_then(|d| d.spec.as_ref()?.replicas);
@@ -172,6 +181,9 @@ impl Planner<'_> {
     }
 
     fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {
+        if self.is_taken(kind, name) {
+            return;
+        }
         match need {
             Need::Nothing => {}
             Need::Create => self.writes.push(Write::Apply {

@@ -238,6 +238,10 @@ fn two() -> Value {
     json!({"model": {"uri": "https://a/2.onnx"}, "scaling": {"minReplicas": 2}})
 }
 
+fn told(plan: &Plan) -> Vec<&str> {
+    plan.notices.iter().map(|notice| &*notice.reason).collect()
+}
+
 fn verbs(plan: &Plan) -> Vec<&'static str> {
     plan.writes
         .iter()
@@ -456,6 +460,29 @@ fn what_is_not_ours_is_left_alone_and_named() {
                 .starts_with(&format!("a {kind} named "))
         );
         assert!(status.conditions.iter().any(|c| c.type_ == "Stalled"));
+        // What is still ours is looked after.
+        let o = &mut world.observed;
+        if kind == "Service" {
+            o.budgets.clear();
+        } else {
+            o.services[0].spec.as_mut().expect("a spec").selector = None;
+        }
+        let plan = world.plan();
+        let object = plan.writes.iter().map(|write| match write {
+            Write::Apply { object, .. } => Some(object),
+            _ => None,
+        });
+        let expected = |object: &Object| match object {
+            Object::DisruptionBudget(_) => kind == "Service",
+            Object::Service(_) => kind != "Service",
+            _ => false,
+        };
+        let objects: Option<Vec<&Object>> = object.collect();
+        assert!(
+            objects.is_some_and(|objects| objects.len() == 1 && expected(objects[0])),
+            "{kind}: {:?}",
+            plan.writes
+        );
     }
 }
 
@@ -520,6 +547,81 @@ fn an_invalid_spec_says_so_and_leaves_everything_as_it_is() {
     );
     assert_eq!(find("Available").map(|c| c.status.as_str()), Some("True"));
     assert_eq!(status.observed_generation, Some(2));
+}
+
+/// What no image serves.
+fn refused() -> Value {
+    json!({"model": {"uri": "https://a/1.onnx"}, "server": {"accelerator": {"resource": "nvidia.com/gpu"}}})
+}
+
+#[test]
+fn while_a_spec_is_refused_the_revision_that_serves_is_looked_after() {
+    let mut world = World::new(one());
+    world.converge();
+    let before = world.observed.clone();
+    world.change(refused());
+    let plan = world.plan();
+    assert_eq!(told(&plan), ["InvalidSpec"]);
+    world.carry_out(plan, usize::MAX);
+    let name = before.deployments[0].metadata.name.clone();
+
+    let o = &mut world.observed;
+    o.services[0].spec.as_mut().expect("a spec").selector = None;
+    o.budgets.clear();
+    let pod = &mut o.deployments[0].spec.as_mut().expect("a spec").template;
+    pod.spec.as_mut().expect("a pod").containers[0].image = Some("theirs".into());
+    o.deployments[0].spec.as_mut().expect("a spec").replicas = Some(7);
+    let plan = world.plan();
+    assert_eq!(told(&plan), ["DriftRepaired", "Scaled", "DriftRepaired"]);
+    world.carry_out(plan, usize::MAX);
+    assert_eq!(world.plan().writes, []);
+    let o = &world.observed;
+    assert_eq!(o.deployments[0].metadata.name, name);
+    assert_eq!(o.deployments[0].spec, before.deployments[0].spec);
+    assert_eq!(o.services[0].spec, before.services[0].spec);
+    assert_eq!(o.budgets[0].spec, before.budgets[0].spec);
+    assert_eq!(o.revisions.len(), 1, "nothing is made for what is refused");
+
+    // Its pods are told of, and it stops with the service.
+    world.observed.pods.clear();
+    let status = world.plan().status.expect("a status");
+    let of = |status: &InferenceServiceStatus, kind: &str| {
+        let found = status.conditions.iter().find(|c| c.type_ == kind);
+        found.map(|c| (c.status.clone(), c.reason.clone()))
+    };
+    let expected = |status: &str, reason: &str| Some((status.into(), reason.into()));
+    assert_eq!(of(&status, "Ready"), expected("False", "InvalidSpec"));
+    assert_eq!(of(&status, "Available"), expected("False", "NoPodsReady"));
+    assert_eq!(status.ready_replicas, Some(0));
+    let mut suspended = refused();
+    suspended["suspend"] = json!(true);
+    world.change(suspended);
+    let plan = world.plan();
+    assert!(
+        matches!(&plan.writes[..], [Write::Scale { replicas: 0, .. }]),
+        "{:?}",
+        plan.writes
+    );
+}
+
+#[test]
+fn a_candidate_stays_as_it_is_while_the_next_spec_is_refused() {
+    let mut world = World::new(one());
+    world.converge();
+    world.change(two());
+    let plan = world.plan();
+    world.carry_out(plan, usize::MAX);
+    let deployments = world.observed.deployments.clone();
+    assert_eq!(deployments.len(), 2, "the stable one and a candidate");
+    world.now = world.now.checked_add(step::SETTLE).expect("a time");
+    let mut next = refused();
+    next["scaling"] = json!({"minReplicas": 2});
+    world.change(next);
+    let plan = world.plan();
+    assert_eq!(plan.writes, []);
+    let status = plan.status.expect("a status");
+    assert_eq!(status.revisions.len(), 2, "{:?}", status.revisions);
+    assert_eq!(world.observed.deployments, deployments);
 }
 
 #[test]
