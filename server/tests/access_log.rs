@@ -154,7 +154,7 @@ async fn a_call_has_a_line_with_grpcs_code_and_a_stream_one_for_each_request_and
 #[tokio::test]
 async fn a_client_that_leaves_is_told_of_without_a_code() {
     let options = ["--access-log", "--log-format", "json", "--max-batch", "1"];
-    let server = Server::start(&onnx::slow(1024, 2000), &options).await;
+    let server = Server::start(&onnx::slow_loop(1024, 4000), &options).await;
     let body = json!({"inputs": [
         {"name": "x", "datatype": "FP32", "shape": [1, 1024], "data": vec![0.5; 1024]}
     ]});

@@ -450,7 +450,7 @@ async fn a_collector_that_never_answers_holds_up_neither_requests_nor_the_end() 
 async fn what_the_server_does_not_serve_is_an_error_and_who_left_has_no_code() {
     let (endpoint, received) = receiver().await;
     let options = ["--otlp-endpoint", &*endpoint, "--max-batch", "1"];
-    let mut server = Server::start(&onnx::slow(1024, 800), &options).await;
+    let mut server = Server::start(&onnx::slow_loop(1024, 2400), &options).await;
     let body = json!({"inputs": [
         {"name": "x", "datatype": "FP32", "shape": [1, 1024], "data": vec![0.5; 1024]}
     ]});

@@ -353,7 +353,7 @@ async fn what_is_queued_is_finished_after_the_port_is_closed() {
 #[tokio::test]
 async fn what_runs_at_the_end_of_the_grace_period_is_stopped() {
     let mut server = Server::start(
-        &onnx::slow(1024, 4000),
+        &onnx::slow_loop(1024, 4000),
         &["--sessions", "1", "--grace", "200ms"],
     )
     .await;

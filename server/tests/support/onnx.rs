@@ -344,6 +344,44 @@ pub fn slow(n: i64, steps: usize) -> Model {
     model(17, graph)
 }
 
+/// As slow as [`slow`], in a loop: one copy of the weights in memory, where ONNX Runtime packs them for each step of `slow`
+/// (4 MB each for n = 1024), and loaded at once.
+pub fn slow_loop(n: i64, steps: i64) -> Model {
+    let square = vec![0.5 / n as f32; (n * n) as usize];
+    let body = Graph {
+        name: "body".into(),
+        nodes: vec![
+            node("MatMul", &["h", "w"], &["next"]),
+            node("Identity", &["on"], &["still_on"]),
+        ],
+        inputs: vec![
+            tensor("i", INT64, &[]),
+            tensor("on", 9, &[]),
+            tensor("h", FLOAT, &[-1, n]),
+        ],
+        outputs: vec![tensor("still_on", 9, &[]), tensor("next", FLOAT, &[-1, n])],
+        ..Graph::default()
+    };
+    let mut run = node("Loop", &["steps", "", "x"], &["y"]);
+    run.attributes = vec![Attribute {
+        name: "body".into(),
+        graph: Some(body),
+        kind: 5,
+        ..Attribute::default()
+    }];
+    let graph = Graph {
+        nodes: vec![run],
+        initializers: vec![
+            int_initializer("steps", &[], &[steps]),
+            float_initializer("w", &[n, n], &square),
+        ],
+        inputs: vec![tensor("x", FLOAT, &[-1, n])],
+        outputs: vec![tensor("y", FLOAT, &[-1, n])],
+        ..Graph::default()
+    };
+    model(17, graph)
+}
+
 pub fn custom_operator() -> Model {
     let mut model = identity(FLOAT, &[2]);
     if let Some(graph) = &mut model.graph {
