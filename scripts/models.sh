@@ -1,6 +1,6 @@
 #!/bin/bash
 # The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, MiniLM (texts), Magika (files), irises
-# and tumours (rows) and a classifier of pages, packed, two photographs, and under bad/ tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
+# and tumours (rows, each alone and both as a repository) and a classifier of pages, packed, two photographs, and under bad/ tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
 # (examples/models); the wheels they come from and the results are checked by their SHA-256.
 #   photograph   prints the path of the flower's photograph instead of the folder
 #   --check   also runs the models in onnxruntime (a virtual environment of its own) and shows that the flower is a daisy
@@ -52,6 +52,7 @@ $MODEL_MAGIKA_TAR_SHA256  magika.tar.gz
 $MODEL_ORIENTATION_TAR_SHA256  orientation.tar.gz
 $MODEL_IRIS_TAR_SHA256  iris.tar.gz
 $MODEL_BREAST_CANCER_TAR_SHA256  breast-cancer.tar.gz
+$MODEL_TABLES_TAR_SHA256  tables.tar.gz
 S
   ) || {
       [ -n "$CHECK" ] || die "the built models are not those of scripts/versions.sh; after a change of examples/models run scripts/models.sh --check, then write the new digests there: $(cd "$tmp/out" && sha256sum -- *.onnx *.tar.gz | tr '\n' ' ')"

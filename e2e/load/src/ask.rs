@@ -28,12 +28,16 @@ pub enum Error {
         /// What hyper says.
         source: hyper::Error,
     },
+    /// The order's message is none.
+    #[error("the message is no base64: {0}")]
+    Message(String),
     /// The request cannot be made of what was given.
     #[error("bad request: {0}")]
     Request(#[from] axum::http::Error),
 }
 
-fn with_sources(error: &dyn std::error::Error) -> String {
+/// An error with what caused it.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -47,9 +51,9 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 /// Where a URL leads.
 #[derive(Clone, Debug)]
 pub struct Target {
-    host: String,
-    path: String,
-    address: SocketAddr,
+    pub(crate) host: String,
+    pub(crate) path: String,
+    pub(crate) address: SocketAddr,
 }
 
 impl Target {

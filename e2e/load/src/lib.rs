@@ -8,14 +8,16 @@
 //! | `GET /runs/{id}` | the [`Tally`] so far |
 //! | `DELETE /runs/{id}` | no more requests; the [`Tally`] when the last answer is in |
 //! | `POST /ask`, headers `x-url`, `x-method`, `x-content-type` | [`Answer`] to one request with that body |
+//! | `POST /call` with a [`Call`] | [`Called`]: one gRPC call |
 //! | `GET /healthz` | `200` |
 //!
 //! Invariants: nothing is ever tried again, here or in a library below. A request that gets no
-//! answer, a late one, one that is not 200 or one without the value that was asked for is a failure.
+//! answer, a late one, one that is not 200 (gRPC: not OK) or one without the value that was asked for is a failure.
 //! A connection that the other side has closed (or said it would) before the next request is replaced,
 //! which is no failure; one that breaks under a request is.
 
 mod ask;
+mod call;
 mod run;
 mod web;
 
@@ -31,6 +33,10 @@ pub struct Order {
     pub url: String,
     /// The body of each request, JSON. Without one the request is a GET.
     pub body: Option<serde_json::Value>,
+    /// In the place of `body`, a message in base64: each request is a unary gRPC call to the method that the URL's
+    /// path names, and each answer's message, in base64, is the value that is counted.
+    #[serde(default)]
+    pub message: Option<String>,
     /// A JSON pointer into the answer: the values found there are counted.
     pub pointer: String,
     /// Clients that connect anew for every request.
@@ -91,6 +97,26 @@ pub struct Seen {
     pub first_ms: u64,
     /// The last one.
     pub last_ms: u64,
+}
+
+/// One gRPC call, on a connection of its own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Call {
+    /// `http://host[:port]/package.Service/Method`.
+    pub url: String,
+    /// The messages to send, in base64; one for a unary call.
+    pub messages: Vec<String>,
+}
+
+/// How a gRPC call ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Called {
+    /// The status, 0 for OK.
+    pub code: i32,
+    /// Its sentence.
+    pub message: String,
+    /// The messages that were answered, in base64.
+    pub messages: Vec<String>,
 }
 
 /// The answer to one request.

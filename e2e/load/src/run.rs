@@ -6,6 +6,7 @@ use std::{
 };
 
 use axum::http::{Method, StatusCode};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::body::Bytes;
 use serde_json::Value;
 use tokio::{
@@ -16,7 +17,8 @@ use tokio::{
 
 use crate::{
     Miss, Order, Seen, Tally,
-    ask::{Connection, Error, Target},
+    ask::{Connection, Error, Target, with_sources},
+    call::Channel,
 };
 
 /// Enough to see when all of them happened.
@@ -43,10 +45,14 @@ impl Run {
     /// Finds the target and starts the clients.
     pub async fn start(order: Order) -> Result<Self, Error> {
         let target = Target::find(&order.url).await?;
-        let body = order
-            .body
-            .as_ref()
-            .map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let body = match (&order.message, &order.body) {
+            (Some(message), _) => BASE64_STANDARD
+                .decode(message)
+                .map_err(|error| Error::Message(error.to_string()))?
+                .into(),
+            (None, Some(body)) => Bytes::from(body.to_string()),
+            (None, None) => Bytes::new(),
+        };
         let (stop, stopping) = watch::channel(false);
         let (fresh, kept) = (order.fresh, order.kept);
         let shared = Arc::new(Shared {
@@ -135,23 +141,66 @@ fn millis(duration: Duration) -> u64 {
 async fn client(shared: Arc<Shared>, keep: bool, stopping: watch::Receiver<bool>) {
     let limit = Duration::from_millis(shared.order.timeout_ms);
     let pause = Duration::from_millis(shared.order.pause_ms);
-    let mut connection = None;
+    let mut open = Open::default();
     while !*stopping.borrow() {
         let at_ms = shared.now();
-        let outcome = match timeout(limit, once(&shared, &mut connection)).await {
+        let outcome = match timeout(limit, once(&shared, &mut open)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {} ms", shared.order.timeout_ms)),
         };
         if !keep || outcome.is_err() {
-            connection = None;
+            open = Open::default();
         }
         shared.count(at_ms, keep, outcome);
         sleep(pause).await;
     }
 }
 
-/// One request; the value at the pointer, or what went wrong.
-async fn once(shared: &Shared, connection: &mut Option<Connection>) -> Result<String, String> {
+/// What a client keeps from one request to the next.
+#[derive(Default)]
+struct Open {
+    http: Option<Connection>,
+    grpc: Option<Channel>,
+}
+
+/// One request; the value that is counted, or what went wrong.
+async fn once(shared: &Shared, open: &mut Open) -> Result<String, String> {
+    match shared.order.message {
+        Some(_) => call(shared, &mut open.grpc).await,
+        None => ask(shared, &mut open.http).await,
+    }
+}
+
+/// One unary call; the answer's message. A connection that goes away before anything of the call has left
+/// is replaced, as one that did so earlier.
+async fn call(shared: &Shared, channel: &mut Option<Channel>) -> Result<String, String> {
+    let outcome = loop {
+        if channel.as_ref().is_some_and(|open| !open.is_usable()) {
+            *channel = None;
+        }
+        let was_kept = channel.is_some();
+        let open = match channel {
+            Some(open) => open,
+            None => {
+                let opened = Channel::open(&shared.target).await;
+                channel.insert(opened.map_err(|error| error.to_string())?)
+            }
+        };
+        let outcome = open.call(&shared.target, vec![shared.body.clone()]).await;
+        if !(was_kept && open.sent_nothing()) {
+            break outcome;
+        }
+        *channel = None;
+    };
+    match (outcome.status.code(), outcome.messages.as_slice()) {
+        (tonic::Code::Ok, [message]) => Ok(BASE64_STANDARD.encode(message)),
+        (tonic::Code::Ok, messages) => Err(format!("{} answers to one call", messages.len())),
+        (code, _) => Err(format!("{code:?}: {}", with_sources(&outcome.status))),
+    }
+}
+
+/// One request; the value at the pointer.
+async fn ask(shared: &Shared, connection: &mut Option<Connection>) -> Result<String, String> {
     if let Some(open) = connection
         && !open.is_usable().await
     {

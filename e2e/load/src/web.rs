@@ -16,11 +16,13 @@ use axum::{
     http::{HeaderMap, Method, StatusCode},
     routing::{get, post},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::time::timeout;
 
 use crate::{
-    Answer, Order, Started, Tally,
+    Answer, Call, Called, Order, Started, Tally,
     ask::{Connection, Target},
+    call::Channel,
     run::Run,
 };
 
@@ -51,6 +53,7 @@ pub fn router() -> Router {
         .route("/runs", post(start))
         .route("/runs/{id}", get(look).delete(stop))
         .route("/ask", post(ask))
+        .route("/call", post(call))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Runs::default())
 }
@@ -82,6 +85,33 @@ async fn look(State(loads): State<Runs>, Path(id): Path<u64>) -> Result<Json<Tal
 async fn stop(State(loads): State<Runs>, Path(id): Path<u64>) -> Result<Json<Tally>, Refusal> {
     let run = loads.running().remove(&id);
     Ok(Json(run.ok_or_else(|| unknown(id))?.stop().await))
+}
+
+async fn call(Json(call): Json<Call>) -> Result<Json<Called>, Refusal> {
+    let bad = |what: String| (StatusCode::UNPROCESSABLE_ENTITY, format!("{what}\n"));
+    let messages = call.messages.iter().map(|m| BASE64_STANDARD.decode(m));
+    let messages = messages
+        .map(|decoded| decoded.map(Bytes::from))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad(format!("a message is no base64: {error}")))?;
+    let called = async {
+        let target = Target::find(&call.url).await?;
+        let mut channel = Channel::open(&target).await?;
+        Ok::<_, crate::ask::Error>(channel.call(&target, messages).await)
+    };
+    let outcome = timeout(PATIENCE, called)
+        .await
+        .map_err(|_| bad(format!("no end within {} s", PATIENCE.as_secs())))?
+        .map_err(|error| bad(error.to_string()))?;
+    Ok(Json(Called {
+        code: outcome.status.code().into(),
+        message: outcome.status.message().to_owned(),
+        messages: outcome
+            .messages
+            .iter()
+            .map(|message| BASE64_STANDARD.encode(message))
+            .collect(),
+    }))
 }
 
 async fn ask(headers: HeaderMap, body: Bytes) -> Result<Json<Answer>, Refusal> {

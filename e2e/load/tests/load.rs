@@ -3,8 +3,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use axum::{Json, Router, http::StatusCode, routing::get};
-use ortolan_e2e_load::{Answer, Order, Started, Tally, router};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderValue, StatusCode},
+    response::Response,
+    routing::{get, post},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures::stream;
+use http_body_util::StreamBody;
+use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally, router};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -22,6 +31,7 @@ fn order(target: SocketAddr, path: &str) -> Order {
     Order {
         url: format!("http://{target}{path}"),
         body: None,
+        message: None,
         pointer: "/y/0".into(),
         fresh: 1,
         kept: 1,
@@ -146,4 +156,95 @@ async fn a_single_request_is_passed_on_with_its_body() {
         .body("a photograph");
     let answer: Answer = request.send().await.unwrap().json().await.unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "a photograph"));
+}
+
+/// What a gRPC server answers: the body as it came, and the status behind it.
+fn answered(body: Bytes, status: &'static str, sentence: &'static str) -> Response {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    trailers.insert("grpc-message", HeaderValue::from_static(sentence));
+    let frames = [
+        http_body::Frame::data(body),
+        http_body::Frame::trailers(trailers),
+    ];
+    let frames = stream::iter(frames.map(Ok::<_, std::convert::Infallible>));
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(Body::new(StreamBody::new(frames)))
+        .unwrap()
+}
+
+/// Calls that answer what they got, that refuse, and whose answer is cut off.
+fn calls() -> Router {
+    Router::new()
+        .route(
+            "/s.S/Echo",
+            post(|body: Bytes| async { answered(body, "0", "") }),
+        )
+        .route(
+            "/s.S/Busy",
+            post(|| async { answered(Bytes::new(), "14", "shutting down") }),
+        )
+        .route(
+            "/s.S/Half",
+            post(|body: Bytes| async move { answered(body.slice(..6), "0", "") }),
+        )
+}
+
+#[tokio::test]
+async fn calls_are_counted_by_their_message_and_each_that_ends_badly_is_a_failure() {
+    let target = serve(calls()).await;
+    let message = BASE64_STANDARD.encode("a tensor");
+    let call = |path| Order {
+        message: Some(message.clone()),
+        ..order(target, path)
+    };
+    let good = tally(&call("/s.S/Echo")).await;
+    assert_eq!((good.failed, good.failures.len()), (0, 0), "{good:?}");
+    assert_eq!(good.answers[&message].count, good.sent);
+    for (path, words) in [
+        ("/s.S/Busy", "shutting down"),
+        ("/s.S/Half", "0 answers to one call"),
+        ("/s.S/Nothing", "Unimplemented"),
+    ] {
+        let tally = tally(&call(path)).await;
+        assert_eq!(tally.failed, tally.sent, "{path}");
+        assert!(tally.failures[0].what.contains(words), "{path} {tally:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_single_call_may_send_and_get_several_messages_or_a_status() {
+    let (base, target) = (serve(router()).await, serve(calls()).await);
+    let call = async |path: &str, messages: &[&str]| {
+        let call = Call {
+            url: format!("http://{target}{path}"),
+            messages: messages.iter().map(|m| BASE64_STANDARD.encode(m)).collect(),
+        };
+        let request = reqwest::Client::new().post(format!("http://{base}/call"));
+        let called: Called = request
+            .json(&call)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        called
+    };
+    let called = call("/s.S/Echo", &["one", "", "three"]).await;
+    let messages: Vec<_> = called
+        .messages
+        .iter()
+        .map(|m| BASE64_STANDARD.decode(m).unwrap())
+        .collect();
+    assert_eq!(
+        (called.code, messages),
+        (0, vec![b"one".to_vec(), vec![], b"three".to_vec()])
+    );
+    let called = call("/s.S/Busy", &["one"]).await;
+    assert_eq!(
+        (called.code, called.message.as_str()),
+        (14, "shutting down")
+    );
 }

@@ -18,6 +18,7 @@
 
 mod command;
 mod error;
+pub mod grpc;
 mod install;
 mod load;
 mod node;

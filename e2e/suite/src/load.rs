@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
-use ortolan_e2e_load::{Answer, Order, Started, Tally};
+use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -101,6 +101,14 @@ pub(crate) async fn ask(
     })
 }
 
+/// One gRPC call from inside the cluster; its messages in base64.
+pub(crate) async fn call(client: &Client, url: String, messages: Vec<String>) -> Result<Called> {
+    let headers = [("content-type", "application/json")];
+    let body = serde_json::to_vec(&Call { url, messages })?;
+    let sender = Sender::find(client).await?;
+    sender.call("POST", "/call", &headers, body).await
+}
+
 /// A load that runs until it is stopped.
 pub struct Load {
     sender: Sender,
@@ -112,9 +120,10 @@ pub struct Load {
 impl Load {
     /// Three clients on the tiny models: one connects anew for each request, two keep their connections.
     /// Counted is the first number of the answer: 1 of `identity`, 2 of `identity-2`.
-    pub(crate) async fn start(client: &Client, url: String) -> Result<Self> {
-        let order = Order {
+    pub(crate) fn order(url: String) -> Order {
+        Order {
             url,
+            message: None,
             body: Some(json!({"inputs": [
                 {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
             ]})),
@@ -123,10 +132,13 @@ impl Load {
             kept: 2,
             pause_ms: 30,
             timeout_ms: 10_000,
-        };
+        }
+    }
+
+    pub(crate) async fn start(client: &Client, order: &Order) -> Result<Self> {
         let sender = Sender::find(client).await?;
         let headers = [("content-type", "application/json")];
-        let body = serde_json::to_vec(&order)?;
+        let body = serde_json::to_vec(order)?;
         let began = now();
         let Started { id } = sender.call("POST", "/runs", &headers, body).await?;
         Ok(Self {

@@ -38,7 +38,7 @@ pub fn spec(model: &str) -> Value {
 
 /// An InferenceService of a test.
 pub struct Service {
-    client: Client,
+    pub(crate) client: Client,
     api: Api<InferenceService>,
     /// Its name.
     pub name: String,
@@ -343,7 +343,7 @@ impl Service {
     /// When the generator cannot be told.
     pub async fn load(&self) -> Result<Load> {
         let path = format!("/v2/models/{}/infer", self.name);
-        Load::start(&self.client, self.url(&path)).await
+        Load::start(&self.client, &Load::order(self.url(&path))).await
     }
 }
 

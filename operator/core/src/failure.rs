@@ -85,10 +85,15 @@ pub fn diagnose(deployment: Option<&Deployment>, pods: &[&Pod], now: Timestamp) 
         .iter()
         .filter(|pod| !is_ready(pod) && !is_ending(pod))
         .collect();
-    let of_pods = waiting
-        .iter()
-        .filter_map(|pod| of_pod(pod, now))
-        .max_by(|a, b| (a.class, b.reason.as_str()).cmp(&(b.class, a.reason.as_str())));
+    // A pod that is over stays as a record; what keeps its successor from serving is the present cause.
+    let worst = |is_wanted: &dyn Fn(&Pod) -> bool| {
+        waiting
+            .iter()
+            .filter(|pod| is_wanted(pod))
+            .filter_map(|pod| of_pod(pod, now))
+            .max_by(|a, b| (a.class, b.reason.as_str()).cmp(&(b.class, a.reason.as_str())))
+    };
+    let of_pods = worst(&|pod| !is_over(pod)).or_else(|| worst(&is_over));
     let mut cause = of_pods.or_else(|| deployment.and_then(of_replicas))?;
     if cause.reason == "Unschedulable" {
         let stuck = waiting
@@ -146,6 +151,9 @@ fn of_pod(pod: &Pod, now: Timestamp) -> Option<Cause> {
     if is_over(pod) {
         let reason = status.reason.as_deref().unwrap_or("PodFailed");
         let message = status.message.as_deref().unwrap_or("the pod ended");
+        if reason == "Evicted" {
+            return Some(Cause::new(Class::Transient, "Evicted", evicted(message)));
+        }
         return Some(Cause::new(Class::Transient, reason, message));
     }
     let container = status
@@ -154,6 +162,36 @@ fn of_pod(pod: &Pod, now: Timestamp) -> Option<Cause> {
         .flatten()
         .find(|container| container.name == names::CONTAINER)?;
     of_container(pod, container).or_else(|| slow_volumes(pod, container, now))
+}
+
+/// The kubelet's own words, without the amounts that differ from pod to pod (`…: memory. Threshold
+/// quantity: 100Mi, available: 80Mi. Container server was using …`), and what to do.
+fn evicted(words: &str) -> String {
+    let words = words.split(" Threshold quantity").next().unwrap_or(words);
+    let words = words
+        .split(" Container server was using")
+        .next()
+        .unwrap_or(words)
+        .trim()
+        .trim_end_matches('.');
+    let field = "server.resources";
+    let advice = if words.contains("low on resource: memory") {
+        format!("set {field}.requests.memory to what the model needs")
+    } else if words.contains("low on resource") {
+        format!(
+            "free space on the node's disk, or set {field}.requests.ephemeral-storage to what the model needs, so that the pod goes where that is free"
+        )
+    } else if ["local", "EmptyDir"]
+        .iter()
+        .any(|word| words.contains(word))
+    {
+        format!(
+            "the model, what it unpacks to and the log count: raise {field}.limits.ephemeral-storage"
+        )
+    } else {
+        return format!("the kubelet evicted a pod: {words}");
+    };
+    format!("the kubelet evicted a pod: {words}; {advice}")
 }
 
 /// The scheduler's own words, without what it says of claims and of preemption: `…: 1 Insufficient
@@ -522,6 +560,71 @@ mod tests {
             cause.message,
             "the pods cannot be created: pods is forbidden: exceeded quota: pods=2"
         );
+    }
+
+    fn over(message: &str) -> Pod {
+        pod(json!({"phase": "Failed", "reason": "Evicted", "message": message}))
+    }
+
+    #[test]
+    fn an_evicted_pod_is_told_with_the_kubelets_words_the_limit_and_what_to_do() {
+        for (words, shown, advice) in [
+            (
+                "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi. ",
+                "exceeds the total limit of containers 10Mi;",
+                "raise server.resources.limits.ephemeral-storage",
+            ),
+            (
+                "Container server exceeded its local ephemeral storage limit \"10Mi\". ",
+                "Container server exceeded its local ephemeral storage limit \"10Mi\";",
+                "raise server.resources.limits.ephemeral-storage",
+            ),
+            (
+                "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Gi\". ",
+                "\"cache\" exceeds the limit \"1Gi\";",
+                "raise server.resources.limits.ephemeral-storage",
+            ),
+            (
+                "The node was low on resource: ephemeral-storage. Threshold quantity: 2, available: 1. Container server was using 22Mi, request is 0, has larger consumption of ephemeral-storage. ",
+                "The node was low on resource: ephemeral-storage;",
+                "set server.resources.requests.ephemeral-storage",
+            ),
+            (
+                "The node was low on resource: memory. Container server was using 22Mi, request is 0.",
+                "The node was low on resource: memory;",
+                "set server.resources.requests.memory",
+            ),
+            (
+                "The node had condition: [PIDPressure]. ",
+                "The node had condition: [PIDPressure]",
+                "evicted",
+            ),
+        ] {
+            let (reason, message, class) = told(&[over(words)]).expect("a cause");
+            assert_eq!((reason.as_str(), class), ("Evicted", Class::Transient));
+            assert!(
+                message.starts_with("the kubelet evicted a pod: ")
+                    && message.contains(shown)
+                    && message.contains(advice)
+                    && !message.contains("22Mi"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_keeps_the_successor_of_an_evicted_pod_from_serving_is_told_first() {
+        let creating = container(
+            json!({"waiting": {"reason": "PodInitializing"}}),
+            json!({}),
+            0,
+        );
+        let is_told = |pods: &[Pod]| told(pods).map(|(reason, ..)| reason);
+        assert_eq!(is_told(&[over("x"), creating]), Some("Evicted".into()));
+        let waiting = pod(
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "no node"}]}),
+        );
+        assert_eq!(is_told(&[over("x"), waiting]), Some("Unschedulable".into()));
     }
 
     #[test]

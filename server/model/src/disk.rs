@@ -4,6 +4,10 @@ use std::{io, path::Path};
 
 use crate::failure::{Failure, Reason};
 
+/// What a user has to provide, for the end of a sentence.
+pub(crate) const NEEDS: &str =
+    "a download needs the size of its file, an archive also the size of what it holds";
+
 /// The failure of reading or writing `path`. `doing` completes "cannot …", for example "read".
 pub(crate) fn failure(doing: &str, path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
@@ -55,8 +59,7 @@ fn full(path: &Path, needed: Option<u64>, cause: &str) -> Failure {
     Failure::new(
         Reason::OutOfSpace,
         format!(
-            "no space{needed} at {}{free} ({cause}); a download needs the size of its file, an \
-             archive also the size of what it holds",
+            "no space{needed} at {}{free} ({cause}); {NEEDS}",
             path.display()
         ),
     )

@@ -21,6 +21,7 @@ pub mod digest;
 mod disk;
 pub mod failure;
 mod layout;
+mod limit;
 mod obtain;
 mod repository;
 pub mod settings;
@@ -64,6 +65,9 @@ pub struct Request {
     pub credentials_dir: Option<PathBuf>,
     /// Bound for the fetched file and, apart, for all that is unpacked from it.
     pub max_model_bytes: u64,
+    /// A download and what it unpacks to may take so many bytes of the cache folder's disk; `None`: as many as
+    /// are free.
+    pub max_cache_bytes: Option<u64>,
     /// A `model.yaml` of the user's own: its sections replace those of the package's. For one model; a
     /// repository is refused.
     pub model_config: Option<OwnConfig>,
@@ -84,6 +88,7 @@ impl Request {
             pvc_root: PathBuf::from("/mnt/pvc"),
             credentials_dir: None,
             max_model_bytes: DEFAULT_MAX_MODEL_BYTES,
+            max_cache_bytes: None,
             model_config: None,
             shape: Shape::default(),
             is_live: false,

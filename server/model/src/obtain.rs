@@ -15,6 +15,7 @@ use crate::{
     disk,
     failure::{Failure, Reason},
     layout,
+    limit::Limit,
     repository::{Repository, Shape, root_of},
     settings::Settings,
     sniff::{self, Kind},
@@ -104,7 +105,7 @@ pub async fn discover(request: &Request, progress: &dyn Progress) -> Result<Foun
         name: request.uri.to_string(),
         cache,
         work,
-        limit: request.max_model_bytes,
+        limit: Limit::new(request.max_model_bytes, request.max_cache_bytes),
         shape: request.shape,
         own: request.model_config.clone(),
     };
@@ -342,7 +343,7 @@ struct Unpacking {
     name: String,
     cache: Cache,
     work: Option<Work>,
-    limit: u64,
+    limit: Limit,
     shape: Shape,
     /// The user's own configuration.
     own: Option<OwnConfig>,
@@ -423,8 +424,11 @@ impl Unpacking {
         if let Some(hit) = self.cache.find(&digest, pulse) {
             return look(&hit.folder);
         }
+        // A download stays until its content is whole; an archive in place takes nothing of the folder.
+        let downloaded = self.work.as_ref().map_or(0, |_| bytes);
+        let limit = self.limit.after(downloaded);
         let work = self.work_folder()?;
-        let listed = archive::unpack(&self.name, file, kind, &work.stage(), self.limit, pulse)?;
+        let listed = archive::unpack(&self.name, file, kind, &work.stage(), limit, pulse)?;
         // Refuse before it has a place in the cache.
         look(&work.stage())?;
         let folder = self.cache.publish(&work, &digest, bytes, &listed)?;

@@ -365,6 +365,22 @@ async fn what_is_no_model_is_refused_with_what_it_is() {
 }
 
 #[tokio::test]
+async fn what_unpacks_to_more_than_the_scratch_space_is_no_model_that_is_too_large() {
+    let case = Case::new();
+    case.put("model.onnx", &[1; 5000]);
+    let mut request = case.request(&case.packed());
+    request.max_cache_bytes = Some(4000);
+    let words = ["the archive", "unpacks to at least", "may take 4000 bytes"];
+    refused(&request, Reason::OutOfSpace, &words).await;
+    request.max_cache_bytes = Some(1 << 20);
+    assert!(run(&request).await.is_ok());
+    // What is used in place takes nothing of it.
+    let mut bare = case.request(&case.path("model.onnx"));
+    bare.max_cache_bytes = Some(1);
+    assert!(run(&bare).await.is_ok());
+}
+
+#[tokio::test]
 async fn an_archive_without_a_model_gets_no_place_in_the_cache() {
     let case = Case::new();
     case.put("readme", b"x");

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
-        HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-        PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-        SecurityContext, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+        EnvVar, EnvVarSource, HTTPGetAction, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+        PodSpec, PodTemplateSpec, Probe, ResourceFieldSelector, ResourceRequirements,
+        SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, TopologySpreadConstraint,
+        Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity, apis::meta::v1::ObjectMeta, util::intstr::IntOrString,
@@ -118,7 +119,7 @@ fn container(validated: &Validated) -> Container {
         image: Some(validated.image.clone()),
         image_pull_policy: validated.image_pull_policy.clone(),
         args: Some(arguments(validated, &server)),
-        env: some_list(server.env.clone()),
+        env: some_list(environment(&server)),
         ports: Some(vec![ContainerPort {
             name: Some("http".into()),
             container_port: names::CONTAINER_PORT,
@@ -143,6 +144,31 @@ fn container(validated: &Validated) -> Container {
         volume_mounts: Some(mounts(validated)),
         ..Container::default()
     }
+}
+
+/// The user's own, and before them what the server may write: a kubelet ends a pod that is over its limit
+/// of ephemeral storage only when it looks, a minute later, so that the server itself has to know.
+fn environment(server: &Server) -> Vec<EnvVar> {
+    const STORAGE: &str = "ephemeral-storage";
+    const NAME: &str = "ORTOLAN_MAX_CACHE_BYTES";
+    let limits = server.resources.as_ref().map(|r| &r.limits);
+    let is_limited = limits.is_some_and(|limits| limits.contains_key(STORAGE));
+    let is_told = server.env.iter().any(|variable| variable.name == NAME);
+    let limit = (is_limited && !is_told).then(|| EnvVar {
+        name: NAME.into(),
+        value_from: Some(EnvVarSource {
+            resource_field_ref: Some(ResourceFieldSelector {
+                resource: format!("limits.{STORAGE}"),
+                ..ResourceFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    });
+    limit
+        .into_iter()
+        .chain(server.env.iter().cloned())
+        .collect()
 }
 
 fn probe(path: &str, period: i32, timeout: i32) -> Probe {

@@ -105,6 +105,27 @@ fn credentials_are_mounted_and_named_but_never_read() {
 }
 
 #[test]
+fn a_limit_of_ephemeral_storage_is_told_to_the_server_unless_the_user_does() {
+    let env = |server: Value| {
+        let model = json!({"uri": "https://a/m.onnx"});
+        let deployment = built(json!({"model": model, "server": server}));
+        deployment["spec"]["template"]["spec"]["containers"][0]["env"].clone()
+    };
+    let limits = json!({"limits": {"ephemeral-storage": "1Gi"}});
+    let own = json!({"name": "A", "value": "b"});
+    let told = json!({"name": "ORTOLAN_MAX_CACHE_BYTES",
+        "valueFrom": {"resourceFieldRef": {"resource": "limits.ephemeral-storage"}}});
+    assert_eq!(
+        env(json!({"resources": limits, "env": [own]})),
+        json!([told, own])
+    );
+    let mine = json!([{"name": "ORTOLAN_MAX_CACHE_BYTES", "value": "1"}]);
+    assert_eq!(env(json!({"resources": limits, "env": mine})), mine);
+    let asked = json!({"requests": {"ephemeral-storage": "1Gi"}});
+    assert_eq!(env(json!({"resources": asked})), json!(null));
+}
+
+#[test]
 fn a_users_own_toleration_of_the_gpus_taint_is_left_alone() {
     let deployment = built(json!({"model": {"uri": "https://a/m.onnx"},
         "server": {"accelerator": {"resource": "nvidia.com/gpu"}},

@@ -14,6 +14,7 @@ use std::{
 use crate::{
     disk::size,
     failure::{Failure, Reason},
+    limit::Limit,
     task::Pulse,
 };
 
@@ -30,22 +31,23 @@ pub(crate) struct Meter<'a> {
     unpacked: Cell<u64>,
     headers_left: Cell<Option<u64>>,
     refusal: RefCell<Option<Failure>>,
-    name: &'a str,
+    /// The archive, as it begins a sentence.
+    subject: String,
     packed: u64,
-    limit: u64,
+    limit: Limit,
     pulse: &'a Pulse,
 }
 
 impl<'a> Meter<'a> {
     /// `name`: the archive in sentences; `packed`: its size; `limit`: for all that it unpacks to.
-    pub(crate) fn new(name: &'a str, packed: u64, limit: u64, pulse: &'a Pulse) -> Self {
+    pub(crate) fn new(name: &str, packed: u64, limit: impl Into<Limit>, pulse: &'a Pulse) -> Self {
         Self {
             unpacked: Cell::new(0),
             headers_left: Cell::new(None),
             refusal: RefCell::new(None),
-            name,
+            subject: format!("the archive {name}"),
             packed,
-            limit,
+            limit: limit.into(),
             pulse,
         }
     }
@@ -66,14 +68,8 @@ impl<'a> Meter<'a> {
         self.pulse.advance(bytes)?;
         let total = self.unpacked.get().saturating_add(bytes);
         self.unpacked.set(total);
-        if total > self.limit {
-            return Err(self.refuse(
-                Reason::ModelTooLarge,
-                format!(
-                    "unpacks to more than {}, the limit (--max-model-bytes)",
-                    size(self.limit)
-                ),
-            ));
+        if let Err(failure) = self.limit.check(&self.subject, "unpacks to", total) {
+            return Err(self.keep(failure));
         }
         if total > RATIO_FROM && total / MAX_RATIO > self.packed {
             return Err(self.refuse(Reason::ArchiveRefused, format!(
@@ -96,9 +92,12 @@ impl<'a> Meter<'a> {
     }
 
     fn refuse(&self, reason: Reason, sentence: String) -> io::Error {
-        let sentence = format!("the archive {} {sentence}", self.name);
-        let error = io::Error::other(sentence.clone());
-        self.refusal.replace(Some(Failure::new(reason, sentence)));
+        self.keep(Failure::new(reason, format!("{} {sentence}", self.subject)))
+    }
+
+    fn keep(&self, failure: Failure) -> io::Error {
+        let error = io::Error::other(failure.message.clone());
+        self.refusal.replace(Some(failure));
         error
     }
 

@@ -24,6 +24,7 @@ use crate::{
     digest::{Digest, Hasher},
     disk,
     failure::{Failure, Reason},
+    limit::Limit,
     sniff::Archive,
     task::Pulse,
     tree::{self, MAX_FILES},
@@ -62,7 +63,7 @@ pub(crate) fn unpack(
     file: &Path,
     kind: Archive,
     target: &Path,
-    limit: u64,
+    limit: impl Into<Limit>,
     pulse: &Pulse,
 ) -> Result<String, Failure> {
     let packed = File::open(file)

@@ -225,7 +225,9 @@ fn more_than_the_limit_never_reaches_the_disk() {
         let failure = unpacked(kind, &bytes, 2 * MIB).map(|_| ()).unwrap_err();
         assert_eq!(failure.reason, Reason::ModelTooLarge);
         assert!(
-            failure.message.contains("more than 2.00 MiB, the limit"),
+            failure
+                .message
+                .contains("the limit is 2.00 MiB (--max-model-bytes)"),
             "{failure}"
         );
     }

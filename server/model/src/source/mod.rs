@@ -13,6 +13,7 @@ use crate::{
     ModelUri, Progress, Request,
     digest::Digest,
     failure::{Failure, Reason},
+    limit::Limit,
 };
 
 /// What a source brought.
@@ -79,7 +80,7 @@ impl Chosen {
                 Self::Http(Box::new(http::HttpSource::new(
                     url.clone(),
                     credentials,
-                    request.max_model_bytes,
+                    Limit::new(request.max_model_bytes, request.max_cache_bytes),
                     http::Patience::default(),
                 )?))
             }

@@ -35,9 +35,9 @@ use self::{
 };
 use super::{Fetched, Source, credentials::Credentials};
 use crate::{
-    Progress,
-    disk::{self, size},
+    Progress, disk,
     failure::{Failure, Reason},
+    limit::Limit,
     uri::shown,
 };
 
@@ -78,7 +78,7 @@ impl Default for Patience {
 pub(crate) struct HttpSource {
     client: Client,
     url: Url,
-    limit: u64,
+    limit: Limit,
     patience: Patience,
 }
 
@@ -86,14 +86,14 @@ impl HttpSource {
     pub(crate) fn new(
         url: Url,
         credentials: Option<Credentials>,
-        limit: u64,
+        limit: impl Into<Limit>,
         patience: Patience,
     ) -> Result<Self, Failure> {
         let client = Client::new(credentials, patience.answer)?;
         Ok(Self {
             client,
             url,
-            limit,
+            limit: limit.into(),
             patience,
         })
     }
@@ -157,9 +157,7 @@ impl HttpSource {
         let Some(total) = partial.total() else {
             return Ok(());
         };
-        if total > self.limit {
-            return Err(Trouble::Fatal(self.too_large(&size(total))));
-        }
+        self.ensure_allowed(total)?;
         let folder = target.parent().unwrap_or(Path::new("."));
         disk::ensure_room(folder, total.saturating_sub(partial.offset())).map_err(Trouble::Fatal)
     }
@@ -192,9 +190,7 @@ impl HttpSource {
                 continue;
             };
             partial.add(data.len() as u64);
-            if partial.offset() > self.limit {
-                return Err(Trouble::Fatal(self.too_large("more bytes")));
-            }
+            self.ensure_allowed(partial.offset())?;
             sink.write(data)
                 .await
                 .map_err(|e| self.write_failure(target, partial, &e))?;
@@ -207,15 +203,9 @@ impl HttpSource {
         Ok(())
     }
 
-    fn too_large(&self, what: &str) -> Failure {
-        Failure::new(
-            Reason::ModelTooLarge,
-            format!(
-                "{} has {what}, the limit is {} (--max-model-bytes)",
-                shown(&self.url),
-                size(self.limit)
-            ),
-        )
+    fn ensure_allowed(&self, bytes: u64) -> Result<(), Trouble> {
+        let checked = self.limit.check(shown(&self.url), "has", bytes);
+        checked.map_err(Trouble::Fatal)
     }
 
     fn write_failure(&self, target: &Path, partial: &Partial, error: &std::io::Error) -> Trouble {
