@@ -64,6 +64,8 @@ fn surroundings() -> Vec<Bad> {
     image["server"]["image"] = "localhost/ortolan/nothing:none".into();
     let mut large = spec("bad/large.tar.gz");
     large["server"]["resources"]["limits"]["memory"] = "200Mi".into();
+    let mut disk = spec("efficientnet-lite0.tar.gz");
+    disk["server"]["resources"]["limits"]["ephemeral-storage"] = "24Mi".into();
     let private = spec("private/bad/identity.onnx");
     let host = spec("http://models.invalid/m.onnx");
     vec![
@@ -72,6 +74,13 @@ fn surroundings() -> Vec<Bad> {
             spec("bad/nothing.onnx"),
             "ModelNotFound",
             "404",
+            false,
+        ),
+        bad(
+            "disk",
+            disk,
+            "OutOfSpace",
+            "all together may take 24.0 MiB",
             false,
         ),
         bad("private", private, "AccessDenied", "401", false),

@@ -4,12 +4,17 @@
 //! disturbs the whole cluster can wait for the others.
 
 mod bad;
+mod batching;
 mod disturbance;
 mod drain;
 mod first;
 mod gpu;
+mod grpc;
 mod installs;
 mod leftovers;
 mod outage;
+mod repository;
 mod rollout;
 mod sources;
+mod storage;
+mod texts;
