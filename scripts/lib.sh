@@ -51,7 +51,7 @@ quiet() {
 # tests that failed run once more, by themselves; those that pass then are called flaky by name, and are to be mended all the same.
 suite() {
   local file=$1 rc=0 again_tests=(); shift
-  cargo test "$@" 2>&1 | tee "$file" || rc=$?
+  cargo test --no-fail-fast "$@" 2>&1 | tee "$file" || rc=$?
   [ "$rc" != 0 ] || return 0
   mapfile -t again_tests < <(sed -n 's/^test \([^ ]*\) \.\.\. FAILED$/\1/p' "$file" | sort -u)
   case " $* " in *" -- "*) return "$rc";; esac

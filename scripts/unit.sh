@@ -9,7 +9,7 @@ ORTOLAN_ONNXRUNTIME=${ORTOLAN_ONNXRUNTIME:-$("$REPO/scripts/onnxruntime.sh")/lib
 export ORTOLAN_ONNXRUNTIME
 # And real models, through pipelines.
 "$REPO/scripts/models.sh" > /dev/null
-step "unit and property tests" nice cargo test --workspace --exclude ortolan-tests --exclude ortolan-e2e --locked "$@"
+step "unit and property tests" suite "$ORTOLAN_LOGS/unit.log" --workspace --exclude ortolan-tests --exclude ortolan-e2e --locked "$@"
 # OpenVINO's plugin (53 MB) is fetched by those who want to try it: scripts/onnxruntime.sh openvino.
 if [ -n "${ORTOLAN_TEST_OPENVINO_LIB:-}" ] || compgen -G "$ORTOLAN_CACHE/onnxruntime-openvino/*/libonnxruntime_providers_openvino_plugin.so" >/dev/null; then
   step "tests with OpenVINO" nice cargo test -p ortolan-server --locked --test providers -- --ignored openvino

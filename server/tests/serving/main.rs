@@ -332,7 +332,9 @@ async fn a_drain_under_load_loses_no_request() {
 
 #[tokio::test]
 async fn what_is_queued_is_finished_after_the_port_is_closed() {
-    let mut server = Server::start(&onnx::slow(512, 300), &["--sessions", "1"]).await;
+    // Alone, one after the other: all five are still there when the last one has come.
+    let options = ["--sessions", "1", "--max-batch", "1"];
+    let mut server = Server::start(&onnx::slow_loop(512, 10_000), &options).await;
     let client = reqwest::Client::new();
     let tasks: Vec<_> = (0..5)
         .map(|_| {

@@ -11,6 +11,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,12 +33,17 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// A port for a server to come. Below the range from which the kernel takes ports for clients (32768 and more): one of
+/// theirs could take it before the server does. Each process of tests begins elsewhere in it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = std::process::id() * 131 + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = 18_000 + (next % 14_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn command(model: &Path, dir: &Path, port: u16, options: &[&str]) -> Command {
