@@ -183,9 +183,11 @@ fn while_a_spec_is_refused_what_serves_is_looked_after() {
         let path = "spec.selector.serving.ortolan.dev/revision";
         edits_are_taken_back::<Service>(&w, "m", &[(path, edit)]).await;
         assert_eq!(served(&w, "m").await, name);
-        let refused = w.until_ready_is("m", "False", "InvalidSpec").await;
-        let status = refused.status.expect("a status");
-        assert_eq!(status.ready_replicas, Some(1), "pods are told of");
+        w.until_ready_is("m", "False", "InvalidSpec").await;
+        w.until_service("its pods are told of", "m", |s| {
+            s.status.as_ref().and_then(|status| status.ready_replicas) == Some(1)
+        })
+        .await;
 
         let labels = json!({"spec": {"server": null, "pod": {"labels": {"no label": "x"}}}});
         w.edit::<InferenceService>("m", labels).await;

@@ -228,7 +228,7 @@ fn pods() -> Vec<Case> {
                 json!({"phase": "Failed", "reason": "Evicted", "message": "the node was low on memory"}),
             ),
             "Evicted",
-            "the node was low on memory",
+            "the kubelet evicted a pod: the node was low on memory",
         ),
         case(
             "volumes",
