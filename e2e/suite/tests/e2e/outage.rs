@@ -89,6 +89,11 @@ async fn a_kubelet_that_is_restarted_during_a_change_fails_no_request_while_a_po
         let restarted = now();
         node.run(&["restart", "kubelet"]).await?;
         let ready = service.until_ready().await?;
+        // The new pod may be ready before the kubelet is back: its record is read when it has been for a while, and the
+        // old pod is still there.
+        while now() < restarted + 7.0 {
+            sleep(Duration::from_millis(200)).await;
+        }
         let after = ready_since(&service).await?;
         let new = ready.status.unwrap_or_default().traffic;
         service.until_only(&new[0].revision).await?;
