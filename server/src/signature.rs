@@ -241,6 +241,33 @@ pub fn not_a_tensor(what: &str, name: &str, kind: &str) -> String {
     )
 }
 
+/// Signatures that unit tests write down.
+#[cfg(test)]
+pub(crate) mod written {
+    use super::{DataType, Signature, TensorSpec};
+
+    /// Names, datatypes and shapes.
+    pub(crate) type Tensors<'a> = &'a [(&'a str, DataType, &'a [i64])];
+
+    /// The signature of a model with these inputs and outputs, all of them required.
+    pub(crate) fn signature(inputs: Tensors<'_>, outputs: Tensors<'_>) -> Signature {
+        let specs = |tensors: Tensors<'_>| {
+            let spec = |(name, datatype, shape): &(&str, DataType, &[i64])| TensorSpec {
+                name: (*name).to_owned(),
+                datatype: *datatype,
+                shape: shape.to_vec(),
+                optional: false,
+            };
+            tensors.iter().map(spec).collect()
+        };
+        Signature {
+            inputs: specs(inputs),
+            outputs: specs(outputs),
+            opset: 17,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

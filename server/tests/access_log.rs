@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt, stream};
 use ortolan_server::grpc::proto::{
     ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    model_infer_request::InferInputTensor,
 };
 use serde_json::{Value, json};
-use support::{Server, onnx, wait_for_metric};
+use support::{
+    Server,
+    grpc::{floats, raw},
+    onnx, wait_for_metric,
+};
 use tonic::transport::Endpoint;
 
 const BODY: &str = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[2,2],"data":[1,2,3,4]}]}"#;
@@ -33,18 +36,7 @@ async fn lines(server: &Server, path: &str, count: usize) -> Vec<Value> {
 }
 
 fn request() -> ModelInferRequest {
-    let bytes: Vec<u8> = [1_f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
-    ModelInferRequest {
-        model_name: "m".into(),
-        inputs: vec![InferInputTensor {
-            name: "x".into(),
-            datatype: "FP32".into(),
-            shape: vec![1, 2],
-            ..InferInputTensor::default()
-        }],
-        raw_input_contents: vec![bytes.into()],
-        ..ModelInferRequest::default()
-    }
+    raw("FP32", &[1, 2], floats(&[1.0, 2.0]))
 }
 
 async fn followed(options: &[&str]) -> Server {

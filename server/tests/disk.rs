@@ -2,13 +2,16 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpListener,
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    path::Path,
 };
+
+use support::{fails_at, fails_limited};
+use tempfile::tempdir;
 
 /// A store that sends four MiB and says beforehand how many, or does not.
 fn store(tells_the_size: bool) -> String {
@@ -33,43 +36,15 @@ fn store(tells_the_size: bool) -> String {
     format!("http://{address}/m.onnx")
 }
 
-/// The exit code and the termination log of a server that a shell starts after `before`.
-fn ends(uri: &str, options: &[&str], before: &str) -> (Option<i32>, String) {
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("termination");
-    let cache = dir.path().join("cache");
-    let mut child = Command::new("sh")
-        .args(["-c", &format!("{before} exec \"$@\""), "sh"])
-        .arg(env!("CARGO_BIN_EXE_ortolan-server"))
-        .args([uri, "--http", "127.0.0.1:0"])
-        .args(["--termination-log", log.to_str().unwrap()])
-        .args(["--cache-dir", cache.to_str().unwrap()])
-        .args(options)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            let _ = child.kill();
-            panic!("the server did not end");
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    (status.code(), fs::read_to_string(log).unwrap_or_default())
-}
-
 #[test]
 fn a_disk_that_fills_up_during_a_download_ends_the_start_with_its_code_and_the_sizes() {
     // No file larger than 1 MiB can be written: the same to a process as a full disk, without a disk.
-    let full = "trap '' XFSZ; ulimit -f 1024;";
+    let full = "trap '' XFSZ; ulimit -f 1024";
     for (tells_the_size, words) in [(true, "no space for 4.00 MiB at "), (false, "no space at ")] {
-        let (code, told) = ends(&store(tells_the_size), &[], full);
-        assert_eq!(code, Some(17), "{told}");
+        let uri = store(tells_the_size);
+        let ended = fails_limited(tempdir().unwrap(), Path::new(&uri), &[], full);
+        let told = ended.termination_log;
+        assert_eq!(ended.code, 17, "{told}");
         let sentence = told.strip_prefix("OutOfSpace: ").unwrap_or_default();
         assert!(sentence.starts_with(words), "{told}");
         assert!(
@@ -82,12 +57,11 @@ fn a_disk_that_fills_up_during_a_download_ends_the_start_with_its_code_and_the_s
 #[test]
 fn a_download_over_the_limit_of_the_scratch_space_is_refused_though_the_disk_has_room() {
     for tells_the_size in [true, false] {
-        let (code, told) = ends(
-            &store(tells_the_size),
-            &["--max-cache-bytes", "3000000"],
-            "",
-        );
-        assert_eq!(code, Some(17), "{told}");
+        let uri = store(tells_the_size);
+        let bound = ["--max-cache-bytes", "3000000"];
+        let ended = fails_at(tempdir().unwrap(), Path::new(&uri), &bound);
+        let told = ended.termination_log;
+        assert_eq!(ended.code, 17, "{told}");
         assert!(
             told.starts_with("OutOfSpace: no space for http://127.0.0.1:")
                 && told.contains("all together may take 2.86 MiB (--max-cache-bytes;"),
@@ -95,6 +69,7 @@ fn a_download_over_the_limit_of_the_scratch_space_is_refused_though_the_disk_has
         );
     }
     // The last byte that is allowed: then the file is read, and is no model.
-    let (code, told) = ends(&store(true), &["--max-cache-bytes", "4194304"], "");
-    assert_eq!(code, Some(15), "{told}");
+    let bound = ["--max-cache-bytes", "4194304"];
+    let ended = fails_at(tempdir().unwrap(), Path::new(&store(true)), &bound);
+    assert_eq!(ended.code, 15, "{}", ended.termination_log);
 }

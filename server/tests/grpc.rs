@@ -17,12 +17,15 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use ortolan_server::grpc::proto::{
     self, InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
-    grpc_inference_service_client::GrpcInferenceServiceClient,
-    infer_parameter::ParameterChoice,
-    model_infer_request::{InferInputTensor, InferRequestedOutputTensor},
+    grpc_inference_service_client::GrpcInferenceServiceClient, infer_parameter::ParameterChoice,
+    model_infer_request::InferRequestedOutputTensor,
 };
 use prost::Message;
-use support::{Server, onnx};
+use support::{
+    Server,
+    grpc::{floats, raw, tensor},
+    onnx,
+};
 use tonic::{
     Code, Status,
     codec::CompressionEncoding,
@@ -43,31 +46,6 @@ async fn connect(base: &str) -> Client {
     Client::new(endpoint.connect().await.unwrap())
         .max_decoding_message_size(usize::MAX)
         .max_encoding_message_size(usize::MAX)
-}
-
-fn tensor(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
-    InferInputTensor {
-        name: name.into(),
-        datatype: datatype.into(),
-        shape: shape.to_vec(),
-        ..InferInputTensor::default()
-    }
-}
-
-fn raw(datatype: &str, shape: &[i64], bytes: impl Into<Bytes>) -> ModelInferRequest {
-    ModelInferRequest {
-        model_name: "m".into(),
-        inputs: vec![tensor("x", datatype, shape)],
-        raw_input_contents: vec![bytes.into()],
-        ..ModelInferRequest::default()
-    }
-}
-
-fn floats(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
 }
 
 fn parameter(name: &str, choice: ParameterChoice) -> HashMap<String, InferParameter> {

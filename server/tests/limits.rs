@@ -14,10 +14,13 @@ use futures::{StreamExt, stream};
 use ortolan_server::grpc::proto::{
     ModelInferRequest, ModelStreamInferResponse,
     grpc_inference_service_client::GrpcInferenceServiceClient,
-    model_infer_request::InferInputTensor,
 };
 use serde_json::json;
-use support::{Server, onnx};
+use support::{
+    Server,
+    grpc::{floats, raw},
+    onnx,
+};
 use tonic::{Code, transport::Endpoint};
 
 /// A prediction that has begun, and whose body does not come.
@@ -30,17 +33,7 @@ fn begun(server: &Server) -> TcpStream {
 }
 
 fn message() -> ModelInferRequest {
-    ModelInferRequest {
-        model_name: "m".into(),
-        inputs: vec![InferInputTensor {
-            name: "x".into(),
-            datatype: "FP32".into(),
-            shape: vec![1, 2],
-            ..InferInputTensor::default()
-        }],
-        raw_input_contents: vec![vec![0; 8].into()],
-        ..ModelInferRequest::default()
-    }
+    raw("FP32", &[1, 2], floats(&[0.0; 2]))
 }
 
 const IN_FLIGHT: &str = r#"ortolan_in_flight{model="m",version="1"}"#;

@@ -22,11 +22,14 @@ use opentelemetry_proto::tonic::{
 };
 use ortolan_server::grpc::proto::{
     ModelInferRequest, grpc_inference_service_client::GrpcInferenceServiceClient,
-    model_infer_request::InferInputTensor,
 };
 use prost::Message;
 use serde_json::json;
-use support::{Server, fails, onnx, wait_for_metric, written};
+use support::{
+    Server, fails,
+    grpc::{floats, raw},
+    onnx, wait_for_metric, written,
+};
 use tokio::net::TcpListener;
 use tonic::transport::Endpoint;
 
@@ -278,19 +281,8 @@ async fn every_way_to_a_model_is_traced_and_nothing_else_is() {
 }
 
 fn grpc_request(rows: u8) -> ModelInferRequest {
-    let floats = (0..rows * 2).map(f32::from);
-    let bytes: Vec<u8> = floats.flat_map(f32::to_le_bytes).collect();
-    ModelInferRequest {
-        model_name: "m".into(),
-        inputs: vec![InferInputTensor {
-            name: "x".into(),
-            datatype: "FP32".into(),
-            shape: vec![rows.into(), 2],
-            ..InferInputTensor::default()
-        }],
-        raw_input_contents: vec![bytes.into()],
-        ..ModelInferRequest::default()
-    }
+    let values: Vec<f32> = (0..rows * 2).map(f32::from).collect();
+    raw("FP32", &[rows.into(), 2], floats(&values))
 }
 
 #[tokio::test]

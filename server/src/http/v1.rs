@@ -228,21 +228,7 @@ fn objects(out: &mut Vec<u8>, outputs: &[(&str, Vec<u8>)]) -> Result<(), ApiErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DataType;
-
-    fn signature(inputs: &[(&str, DataType, &[i64])]) -> Signature {
-        let spec = |(name, datatype, shape): &(&str, DataType, &[i64])| TensorSpec {
-            name: (*name).to_owned(),
-            datatype: *datatype,
-            shape: shape.to_vec(),
-            optional: false,
-        };
-        Signature {
-            inputs: inputs.iter().map(spec).collect(),
-            outputs: Vec::new(),
-            opset: 17,
-        }
-    }
+    use crate::{dtype::DataType, signature::written::signature};
 
     fn tensor(tensors: &[Option<Tensor>], index: usize) -> &Tensor {
         tensors[index].as_ref().unwrap()
@@ -252,7 +238,7 @@ mod tests {
     fn an_optional_input_is_in_every_instance_or_in_none() {
         let inputs: [(&str, DataType, &[i64]); 2] =
             [("a", DataType::Int64, &[-1]), ("b", DataType::Int64, &[-1])];
-        let mut signature = signature(&inputs);
+        let mut signature = signature(&inputs, &[]);
         signature.inputs[1].optional = true;
         for body in [
             r#"{"instances": [1, 2]}"#,
@@ -282,7 +268,7 @@ mod tests {
 
     #[test]
     fn rows_of_one_input_stand_upon_each_other() {
-        let signature = signature(&[("x", DataType::Fp32, &[-1, 2])]);
+        let signature = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
         let tensors = parse(br#"{"instances": [[1,2],[3,4],[5,6]]}"#, &signature).unwrap();
         assert_eq!(tensor(&tensors, 0).shape, [3, 2]);
         assert_eq!(
@@ -297,7 +283,7 @@ mod tests {
             ("a", DataType::Int64, &[-1]),
             ("b", DataType::Bytes, &[-1, 1]),
         ];
-        let signature = signature(&inputs);
+        let signature = signature(&inputs, &[]);
         let body = br#"{"instances": [{"a": 1, "b": ["x"]}, {"b": ["y"], "a": 2}]}"#;
         let tensors = parse(body, &signature).unwrap();
         assert_eq!(tensor(&tensors, 0).shape, [2]);
@@ -310,8 +296,11 @@ mod tests {
 
     #[test]
     fn each_wrong_body_has_a_sentence_of_its_own() {
-        let one = signature(&[("x", DataType::Fp32, &[-1, 2])]);
-        let two = signature(&[("a", DataType::Fp32, &[-1]), ("b", DataType::Fp32, &[-1])]);
+        let one = signature(&[("x", DataType::Fp32, &[-1, 2])], &[]);
+        let two = signature(
+            &[("a", DataType::Fp32, &[-1]), ("b", DataType::Fp32, &[-1])],
+            &[],
+        );
         let table: [(&Signature, &str, &str); 8] = [
             (&one, r#"{"inputs": []}"#, "no \"instances\""),
             (&one, r#"{"instances": []}"#, "is empty"),

@@ -4,26 +4,10 @@ use ortolan_model::{
 };
 
 use super::*;
-use crate::dtype::DataType::{self, Fp32, Int32, Int64, Uint8};
-
-type Tensors<'a> = &'a [(&'a str, DataType, &'a [i64])];
-
-fn signature(inputs: Tensors<'_>, outputs: Tensors<'_>) -> Signature {
-    let specs = |tensors: Tensors<'_>| {
-        let spec = |(name, datatype, shape): &(&str, DataType, &[i64])| TensorSpec {
-            name: (*name).to_owned(),
-            datatype: *datatype,
-            shape: shape.to_vec(),
-            optional: false,
-        };
-        tensors.iter().map(spec).collect()
-    };
-    Signature {
-        inputs: specs(inputs),
-        outputs: specs(outputs),
-        opset: 17,
-    }
-}
+use crate::{
+    dtype::DataType::{Fp32, Int32, Int64, Uint8},
+    signature::written::{Tensors, signature},
+};
 
 fn image() -> Input {
     Input::Image(ImageInput {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)] // each test file uses a part of this
 
+pub mod grpc;
 pub mod onnx;
 pub mod tool;
 

@@ -1,21 +1,7 @@
 use ortolan_model::Column as Named;
 
 use super::*;
-use crate::signature::TensorSpec;
-
-fn signature(inputs: &[(&str, DataType, &[i64])]) -> Signature {
-    let spec = |(name, datatype, shape): &(&str, DataType, &[i64])| TensorSpec {
-        name: (*name).to_owned(),
-        datatype: *datatype,
-        shape: shape.to_vec(),
-        optional: false,
-    };
-    Signature {
-        inputs: inputs.iter().map(spec).collect(),
-        outputs: Vec::new(),
-        opset: 17,
-    }
-}
+use crate::signature::written::signature;
 
 fn columns(names: &[&str]) -> RowsInput {
     let column = |name: &&str| Named {
@@ -30,16 +16,19 @@ fn columns(names: &[&str]) -> RowsInput {
 
 fn one_input(names: &[&str]) -> Rows {
     let width = if names.is_empty() { 2 } else { names.len() };
-    let signature = signature(&[("X", DataType::Fp32, &[-1, width as i64])]);
+    let signature = signature(&[("X", DataType::Fp32, &[-1, width as i64])], &[]);
     Rows::prepare(&columns(names), &signature).unwrap()
 }
 
 /// A number and a category, each an input of its own.
 fn two_inputs() -> Rows {
-    let signature = signature(&[
-        ("age", DataType::Fp32, &[-1, 1]),
-        ("town", DataType::Bytes, &[-1, 1]),
-    ]);
+    let signature = signature(
+        &[
+            ("age", DataType::Fp32, &[-1, 1]),
+            ("town", DataType::Bytes, &[-1, 1]),
+        ],
+        &[],
+    );
     Rows::prepare(&columns(&[]), &signature).unwrap()
 }
 
@@ -107,10 +96,13 @@ fn each_input_gets_its_columns_in_its_own_datatype() {
         .csv(b"town,age\nUlm,41\n\"a\"\"b\",inf\n", true)
         .unwrap();
     assert_eq!(tensors(&feeds), expected);
-    let wide = signature(&[
-        ("n", DataType::Int64, &[-1, 2]),
-        ("flag", DataType::Bool, &[-1]),
-    ]);
+    let wide = signature(
+        &[
+            ("n", DataType::Int64, &[-1, 2]),
+            ("flag", DataType::Bool, &[-1]),
+        ],
+        &[],
+    );
     let rows = Rows::prepare(&columns(&["x", "y", "z"]), &wide).unwrap();
     let feeds = rows.csv(b"z,y,x\nTrue,2,1\nfalse,4,3\n", true).unwrap();
     assert_eq!(
@@ -134,10 +126,13 @@ fn a_missing_value_is_refused_unless_model_yaml_says_what_the_model_takes() {
     let mut input = columns(&["age", "town"]);
     input.missing = Some(Missing::Number(f64::NAN));
     input.columns[1].missing = Some(Missing::Text("none".into()));
-    let two = signature(&[
-        ("age", DataType::Fp32, &[-1, 1]),
-        ("town", DataType::Bytes, &[-1, 1]),
-    ]);
+    let two = signature(
+        &[
+            ("age", DataType::Fp32, &[-1, 1]),
+            ("town", DataType::Bytes, &[-1, 1]),
+        ],
+        &[],
+    );
     let rows = Rows::prepare(&input, &two).unwrap();
     let feeds = rows.csv(b"age,town\n,\n3,\n", true).unwrap();
     let both = tensors(&feeds);
@@ -236,18 +231,18 @@ fn columns_that_do_not_fit_the_model_are_refused_at_load() {
         (&[("X", DataType::Fp32, &[-1, -1])], &[], "name the columns"),
     ];
     for (inputs, names, part) in cases {
-        let sentence = Rows::prepare(&columns(names), &signature(inputs))
+        let sentence = Rows::prepare(&columns(names), &signature(inputs, &[]))
             .err()
             .unwrap();
         assert!(sentence.contains(part), "{sentence}");
     }
-    let free = signature(&[("X", DataType::Fp32, &[-1, -1])]);
+    let free = signature(&[("X", DataType::Fp32, &[-1, -1])], &[]);
     assert!(Rows::prepare(&columns(&["a", "b"]), &free).is_ok());
 }
 
 #[test]
 fn a_model_of_one_row_runs_once_for_each() {
-    let fixed = signature(&[("X", DataType::Fp32, &[1, 2])]);
+    let fixed = signature(&[("X", DataType::Fp32, &[1, 2])], &[]);
     let rows = Rows::prepare(&columns(&[]), &fixed).unwrap();
     let (feeds, _) = json(&rows, "[[1, 2], [3, 4]]").unwrap();
     assert_eq!(
