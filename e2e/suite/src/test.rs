@@ -105,6 +105,18 @@ impl Test {
         Service::new(&self.client, &self.namespace, name)
     }
 
+    /// `tiny`, an InferenceService of this test with this spec, when it answers.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub async fn serving(&self, spec: &serde_json::Value) -> Result<Service> {
+        let service = self.service("tiny");
+        service.apply(spec).await?;
+        service.until_ready().await?;
+        service.until_answers().await?;
+        Ok(service)
+    }
+
     /// An InferenceService of another namespace.
     #[must_use]
     pub fn service_in(&self, namespace: &str, name: &str) -> Service {

@@ -9,13 +9,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 async fn serving(t: &Test, replicas: i32) -> Result<Service> {
-    let service = t.service("tiny");
     let mut spec = spec("bad/identity.onnx");
     spec["scaling"] = json!({"minReplicas": replicas});
-    service.apply(&spec).await?;
-    service.until_ready().await?;
-    service.until_answers().await?;
-    Ok(service)
+    t.serving(&spec).await
 }
 
 /// The model of every service here, changed.

@@ -8,18 +8,10 @@ use ortolan_e2e::{
 
 const INFER: &str = "inference.GRPCInferenceService/ModelInfer";
 
-async fn serving(t: &Test) -> Result<Service> {
-    let service = t.service("tiny");
-    service.apply(&spec("bad/identity.onnx")).await?;
-    service.until_ready().await?;
-    service.until_answers().await?;
-    Ok(service)
-}
-
 #[tokio::test]
 async fn a_model_answers_over_grpc_on_the_port_of_rest() {
     Test::run(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let answer: inference::ModelInferResponse =
             service.call(INFER, &[tiny("tiny", "7")]).await?.one()?;
         let numbers = floats(&answer)?;
@@ -89,7 +81,7 @@ async fn refusals(service: &Service) -> Result {
 #[tokio::test]
 async fn a_stream_answers_each_request_in_its_order_and_goes_on_after_a_bad_one() {
     Test::run(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let method = "inference.GRPCInferenceService/ModelStreamInfer";
         let mut requests: Vec<_> = (0..20).map(|n| tiny("tiny", &n.to_string())).collect();
         requests[7].model_name = "another".into();
@@ -114,7 +106,7 @@ async fn a_stream_answers_each_request_in_its_order_and_goes_on_after_a_bad_one(
 #[tokio::test]
 async fn a_new_model_takes_over_under_grpc_load_without_a_lost_call() {
     Test::run(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let load = service.grpc_load().await?;
         service.apply(&spec("bad/identity-2.onnx")).await?;
         let ready = service.until_ready().await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Service, Test, check, helm, spec};
+use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Test, check, helm, spec};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -29,14 +29,6 @@ async fn restored(outcome: Result, others: &[(&str, &str)]) -> Result {
     outcome
 }
 
-async fn serving(t: &Test) -> Result<Service> {
-    let service = t.service("tiny");
-    service.apply(&spec("bad/identity.onnx")).await?;
-    service.until_ready().await?;
-    service.until_answers().await?;
-    Ok(service)
-}
-
 async fn pods(t: &Test) -> Result<String> {
     let all = "jsonpath={range .items[*]}{.metadata.uid} {.status.containerStatuses[*].restartCount}{\"\\n\"}{end}";
     t.kubectl(&["get", "pods", "-o", all]).await
@@ -45,7 +37,7 @@ async fn pods(t: &Test) -> Result<String> {
 #[tokio::test]
 async fn services_outlive_the_chart_and_another_release_goes_on_with_them() {
     Test::alone(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let before = pods(t).await?;
         let load = service.load().await?;
         uninstall(SYSTEM, RELEASE).await?;
@@ -71,7 +63,7 @@ async fn services_outlive_the_chart_and_another_release_goes_on_with_them() {
 #[tokio::test]
 async fn an_upgrade_with_other_defaults_restarts_no_model_pod() {
     Test::alone(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let before = pods(t).await?;
         let load = service.load().await?;
         let other = [

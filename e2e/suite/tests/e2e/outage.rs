@@ -18,17 +18,9 @@ fn node() -> Option<Node> {
     node
 }
 
-async fn serving(t: &Test) -> Result<Service> {
-    let service = t.service("tiny");
-    service.apply(&spec("bad/identity.onnx")).await?;
-    service.until_ready().await?;
-    service.until_answers().await?;
-    Ok(service)
-}
-
 /// The change ends as it would have, and no request failed on the way.
 async fn changes_under_load(t: &Test, trouble: impl AsyncFnOnce() -> Result) -> Result {
-    let service = serving(t).await?;
+    let service = t.serving(&spec("bad/identity.onnx")).await?;
     let load = service.load().await?;
     service.apply(&spec("bad/identity-2.onnx")).await?;
     trouble().await?;
@@ -81,7 +73,7 @@ async fn ready_since(service: &Service) -> Result<BTreeMap<String, i64>> {
 async fn a_kubelet_that_is_restarted_during_a_change_fails_no_request_while_a_pod_is_ready() {
     let Some(node) = node() else { return };
     Test::alone(async |t| {
-        let service = serving(t).await?;
+        let service = t.serving(&spec("bad/identity.onnx")).await?;
         let before = ready_since(&service).await?;
         let load = service.load().await?;
         service.apply(&spec("bad/identity-2.onnx")).await?;
