@@ -1,0 +1,225 @@
+//! Which pod gets a request: the less busy of two drawn at random.
+//!
+//! Two random choices come close to the least busy of all without making every router run after the same pod
+//! (Mitzenmacher 2001). A pod that has just come warms up: for [`SLOW_START`] its load counts up to ten times, so that it
+//! is not flooded because it has nothing yet. Requests of one session go to the pod that wins for their key, as long
+//! as it has room (rendezvous hashing: when a pod goes, only its sessions move).
+
+use std::time::Duration;
+
+use crate::split;
+
+/// How long a new pod beside older ones is spared.
+pub const SLOW_START: Duration = Duration::from_secs(10);
+/// The least share of a pod that has just come.
+const COLD: f64 = 0.1;
+
+/// What is known of a pod when one is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct View {
+    /// Requests that this router has there.
+    pub outstanding: u32,
+    /// Whether it may get one more.
+    pub has_room: bool,
+    /// Whether to go elsewhere if possible: it failed of late, or just now for this request.
+    pub is_out: bool,
+    /// 0.1 when it has just come, 1 after [`SLOW_START`].
+    pub warmth: f64,
+}
+
+impl View {
+    fn cost(&self) -> f64 {
+        (f64::from(self.outstanding) + 1.0) / self.warmth
+    }
+
+    const fn is_good(&self) -> bool {
+        self.has_room && !self.is_out
+    }
+}
+
+/// How warm a pod is that came so long ago.
+#[must_use]
+pub fn warmth(age: Duration) -> f64 {
+    (age.as_secs_f64() / SLOW_START.as_secs_f64()).clamp(COLD, 1.0)
+}
+
+/// One of `count` pods. `draw(n)` is a random number below `n`. `None` when none has room.
+pub fn choose(
+    count: usize,
+    view: impl Fn(usize) -> View,
+    mut draw: impl FnMut(usize) -> usize,
+) -> Option<usize> {
+    match count {
+        0 => return None,
+        1 => return view(0).has_room.then_some(0),
+        _ => {}
+    }
+    let first = draw(count);
+    let second = (first + 1 + draw(count - 1)) % count;
+    let (one, two) = (view(first), view(second));
+    match (one.is_good(), two.is_good()) {
+        (true, true) if two.cost() < one.cost() => Some(second),
+        (true, _) => Some(first),
+        (false, true) => Some(second),
+        // Both are no choice: the best of all, and one that failed rather than none.
+        (false, false) => {
+            let all = || (0..count).map(|i| (i, view(i)));
+            let least = |(i, a): (usize, View), (j, b): (usize, View)| {
+                if b.cost() < a.cost() { (j, b) } else { (i, a) }
+            };
+            all()
+                .filter(|(_, view)| view.is_good())
+                .reduce(least)
+                .or_else(|| all().filter(|(_, view)| view.has_room).reduce(least))
+                .map(|(i, _)| i)
+        }
+    }
+}
+
+/// The pod of a session: the first by `rank` that is good. `None` when none is.
+pub fn sticky(
+    count: usize,
+    key: u64,
+    view: impl Fn(usize) -> View,
+    rank: impl Fn(usize) -> u64,
+) -> Option<usize> {
+    (0..count)
+        .filter(|i| view(*i).is_good())
+        .max_by_key(|i| split::mix(key ^ rank(*i)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const IDLE: View = View {
+        outstanding: 0,
+        has_room: true,
+        is_out: false,
+        warmth: 1.0,
+    };
+
+    #[test]
+    fn the_less_busy_of_two_is_chosen() {
+        let views = [
+            View {
+                outstanding: 3,
+                ..IDLE
+            },
+            View {
+                outstanding: 1,
+                ..IDLE
+            },
+        ];
+        for drawn in [0, 1] {
+            assert_eq!(choose(2, |i| views[i], |n| drawn % n), Some(1));
+        }
+    }
+
+    #[test]
+    fn a_pod_that_failed_is_passed_over_unless_there_is_no_other() {
+        let out = View {
+            is_out: true,
+            ..IDLE
+        };
+        let full = View {
+            has_room: false,
+            ..IDLE
+        };
+        for drawn in [0, 1, 2] {
+            assert_eq!(choose(3, |i| [out, full, IDLE][i], |n| drawn % n), Some(2));
+            assert_eq!(choose(3, |i| [out, full, full][i], |n| drawn % n), Some(0));
+            assert_eq!(choose(3, |_| full, |n| drawn % n), None);
+        }
+        assert_eq!(choose(1, |_| out, |_| 0), Some(0));
+        assert_eq!(choose(0, |_| IDLE, |_| 0), None);
+    }
+
+    #[test]
+    fn a_cold_pod_gets_its_first_requests_later_than_a_warm_one() {
+        assert!((warmth(Duration::ZERO) - 0.1).abs() < 1e-9);
+        assert!((warmth(SLOW_START / 2) - 0.5).abs() < 1e-9);
+        assert!((warmth(Duration::from_secs(99)) - 1.0).abs() < 1e-9);
+        let cold = View {
+            warmth: 0.1,
+            ..IDLE
+        };
+        let busy = |outstanding| View {
+            outstanding,
+            ..IDLE
+        };
+        assert_eq!(choose(2, |i| [cold, busy(8)][i], |_| 0), Some(1));
+        assert_eq!(choose(2, |i| [cold, busy(12)][i], |_| 0), Some(0));
+    }
+
+    #[test]
+    fn requests_spread_evenly_over_pods_that_are_equally_fast() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut outstanding = [0_u32; 8];
+        let mut got = [0_u32; 8];
+        for turn in 0..80_000 {
+            let view = |i: usize| View {
+                outstanding: outstanding[i],
+                ..IDLE
+            };
+            let chosen = choose(8, view, |n| random.usize(0..n)).unwrap();
+            outstanding[chosen] += 1;
+            got[chosen] += 1;
+            if turn > 16 {
+                let busy: Vec<usize> = (0..8).filter(|i| outstanding[*i] > 0).collect();
+                outstanding[busy[random.usize(0..busy.len())]] -= 1;
+            }
+        }
+        assert!(got.iter().all(|n| (9_000..11_000).contains(n)), "{got:?}");
+    }
+
+    #[test]
+    fn a_pod_that_goes_moves_only_its_own_sessions() {
+        let before: Vec<usize> = (0..1000)
+            .map(|k| sticky(5, split::mix(k), |_| IDLE, |i| i as u64).unwrap())
+            .collect();
+        let gone = View {
+            is_out: true,
+            ..IDLE
+        };
+        for (k, had) in before.iter().enumerate() {
+            let now = sticky(
+                5,
+                split::mix(k as u64),
+                |i| if i == 2 { gone } else { IDLE },
+                |i| i as u64,
+            );
+            if *had == 2 {
+                assert_ne!(now, Some(2));
+            } else {
+                assert_eq!(now, Some(*had));
+            }
+        }
+        let of_one = before.iter().filter(|pod| **pod == 0).count();
+        assert!(
+            (150..250).contains(&of_one),
+            "{of_one} of 1000 on one of five"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn who_is_chosen_has_room_and_someone_is_chosen_when_anyone_has(
+            pods in prop::collection::vec((0_u32..9, any::<bool>(), any::<bool>()), 0..9), seed: u64,
+        ) {
+            let view = |i: usize| View { outstanding: pods[i].0, has_room: pods[i].1, is_out: pods[i].2, warmth: 1.0 };
+            let mut random = fastrand::Rng::with_seed(seed);
+            let chosen = choose(pods.len(), view, |n| random.usize(0..n));
+            match chosen {
+                None => prop_assert!(pods.iter().all(|pod| !pod.1)),
+                Some(i) => {
+                    prop_assert!(pods[i].1);
+                    let any_good = (0..pods.len()).any(|i| view(i).is_good());
+                    prop_assert_eq!(view(i).is_good(), any_good);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The Ortolan router: the data plane between clients and the pods of inference services.
+//!
+//! ```text
+//!  source (file, Kubernetes) ─► table ─► directory ─► live: split · line · budget ─► pod: load · pool
+//!                                            ▲                     ▲
+//!  TCP ─► listen (HTTP/1.1, HTTP/2) ─► proxy ┴─ find ─► place ─────┘─► exchange ─► answer, streamed
+//! ```
+//!
+//! What is decided stands apart from what waits: `target`, `paths`, `split`, `balance`, `outlier`, `hold` and `headers`
+//! take values and give values. It writes nothing to Kubernetes.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod access;
+pub mod admin;
+pub mod answer;
+pub mod balance;
+pub mod body;
+pub mod directory;
+pub mod exchange;
+pub mod failure;
+pub mod headers;
+pub mod hold;
+pub mod latency;
+pub mod listen;
+pub mod live;
+pub mod metrics;
+pub mod options;
+pub mod outlier;
+pub mod paths;
+pub mod phase;
+pub mod pod;
+pub mod pool;
+pub mod proxy;
+pub mod refusal;
+pub mod run;
+pub mod source;
+pub mod split;
+pub mod table;
+pub mod target;

@@ -1,0 +1,190 @@
+//! The router's life: read → listen → serve → drain.
+
+use std::{io::IsTerminal as _, net::SocketAddr, num::NonZeroUsize, sync::Arc};
+
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{sleep, timeout},
+};
+use tracing_subscriber::{
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
+
+use crate::{
+    access, admin,
+    body::Memory,
+    directory::Directory,
+    failure::Failure,
+    hold::Bounds,
+    listen::{self, Heads, Port},
+    metrics::Metrics,
+    options::{LogFormat, Options},
+    phase::{Ending, Phase},
+    proxy::{Limits, Proxy},
+    source,
+    target::Names,
+};
+
+/// One thread needs no other to be woken for it.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime(threads: Option<NonZeroUsize>) -> Result<Runtime, Failure> {
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok());
+    let mut builder = match threads.map_or(1, NonZeroUsize::get) {
+        1 => Builder::new_current_thread(),
+        n => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(n);
+            builder
+        }
+    };
+    builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Internal(format!("cannot start threads: {error}")))
+}
+
+/// Sets the log up, on standard error. Who asks for the access log gets it whatever the filter says of the rest.
+pub fn logging(options: &Options) {
+    let filter: Targets = options.log.parse().unwrap_or_else(|error| {
+        eprintln!("--log {:?} is no filter ({error}): using info", options.log);
+        Targets::new().with_default(tracing::Level::INFO)
+    });
+    let filter = if options.access_log {
+        filter.with_target(access::TARGET, tracing::Level::INFO)
+    } else {
+        filter
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    let lines = match options.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .init();
+}
+
+async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| Failure::Port {
+        address,
+        option,
+        error,
+    })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::Internal(format!("cannot handle signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+}
+
+fn directory(options: &Options, metrics: &Metrics) -> Arc<Directory> {
+    let names = Names {
+        cluster_domain: options
+            .cluster_domain
+            .trim_matches('.')
+            .to_ascii_lowercase(),
+        own: options
+            .own_host
+            .iter()
+            .map(|host| host.trim_end_matches('.').to_ascii_lowercase())
+            .collect(),
+    };
+    let bounds = Bounds {
+        requests: options.hold_requests,
+        bytes: options.hold_bytes,
+    };
+    Arc::new(Directory::new(names, bounds, metrics.clone()))
+}
+
+/// Serves until a signal, then drains.
+///
+/// # Errors
+/// Why the router cannot begin.
+pub async fn run(options: Options) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let metrics = Metrics::default();
+    let directory = directory(&options, &metrics);
+    let listener = bind(options.http, "--http").await?;
+    let admin = bind(options.admin, "--admin").await?;
+    let _source = source::start(&options, Arc::clone(&directory)).await?;
+    let addresses = (listener.local_addr(), admin.local_addr());
+    if let (Ok(http), Ok(admin)) = addresses {
+        tracing::info!("listening on http://{http}, admin on http://{admin}");
+    }
+    let router = admin::router(metrics.clone(), Arc::clone(&directory));
+    // Until the very end: whoever watches the drain looks there.
+    tokio::spawn(async move { axum::serve(admin, router).await });
+    let ending = Arc::new(Ending::default());
+    let proxy = Proxy {
+        directory: Arc::clone(&directory),
+        metrics,
+        memory: Arc::new(Memory::new(options.replay_memory)),
+        limits: Limits {
+            max_body: options.max_body_bytes,
+            replay: options.replay_bytes,
+            access_log: options.access_log,
+        },
+    };
+    let serving = tokio::spawn(listen::serve(Port {
+        listener,
+        proxy: Arc::new(proxy),
+        heads: Heads {
+            timeout: options.header_timeout,
+            bytes: options.max_header_bytes,
+            count: options.max_headers,
+        },
+        ending: Arc::clone(&ending),
+    }));
+    let is_terminated = tokio::select! {
+        _ = signals.terminate.recv() => true,
+        _ = signals.interrupt.recv() => false,
+    };
+    ending.enter(Phase::Draining);
+    // At a terminal nothing routes to us any more: there is nobody to wait for.
+    if is_terminated {
+        tracing::info!(
+            "SIGTERM: serving on for {:?} while clients move away",
+            options.drain_delay
+        );
+        tokio::select! {
+            () = sleep(options.drain_delay) => {}
+            _ = signals.interrupt.recv() => {}
+        }
+    }
+    tracing::info!(
+        "the port is closed; finishing what is under way, at most {:?}",
+        options.grace
+    );
+    ending.enter(Phase::Closed);
+    // Nobody knows when a pod comes; another router may wait for it.
+    directory.end();
+    tokio::select! {
+        finished = timeout(options.grace, serving) => match finished {
+            Ok(_) => tracing::info!("drained"),
+            Err(_) => tracing::warn!("requests that still run are broken off"),
+        },
+        _ = signals.interrupt.recv() => tracing::warn!("requests that still run are broken off"),
+    }
+    Ok(())
+}

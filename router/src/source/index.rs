@@ -1,0 +1,464 @@
+//! What the watches saw, as a table: synchronous, no waiting in it.
+//!
+//! Kept are names, weights and addresses; everything else of an object is gone when its event was taken. Invariants: a
+//! listing replaces what was there when it is complete, not before; the answer of each call is exactly the services
+//! whose entry may have changed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+};
+
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Resource, ResourceExt, api::ObjectMeta, runtime::watcher::Event};
+use ortolan_crds::{InferenceService, names};
+use serde::Deserialize;
+
+use crate::table::{Endpoint, Revision, Service, ServiceName, Settings, Weight};
+
+/// Of an InferenceService, what the router obeys.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "InferenceService")]
+pub struct Watched {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Option<Status>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Spec {
+    #[serde(default)]
+    server: Option<Server>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Server {
+    #[serde(default)]
+    max_concurrency: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Status {
+    #[serde(default)]
+    traffic: Vec<ortolan_crds::Traffic>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    max_concurrency: Option<NonZeroU32>,
+    traffic: Vec<(String, Weight)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slice {
+    service: ServiceName,
+    revision: Box<str>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// Objects of one kind, and those of a listing that is not complete.
+#[derive(Debug)]
+struct Kind<K, V> {
+    objects: HashMap<K, V>,
+    listing: Option<HashMap<K, V>>,
+    is_listed: bool,
+}
+
+impl<K, V> Default for Kind<K, V> {
+    fn default() -> Self {
+        Self {
+            objects: HashMap::new(),
+            listing: None,
+            is_listed: false,
+        }
+    }
+}
+
+/// A namespace and the name of a slice in it.
+type SliceName = (String, String);
+
+/// What the watches saw.
+#[derive(Debug, Default)]
+pub struct Index {
+    services: Kind<ServiceName, Entry>,
+    slices: Kind<SliceName, Slice>,
+    by_service: HashMap<ServiceName, BTreeSet<SliceName>>,
+}
+
+impl<K: std::hash::Hash + Eq + Clone, V: PartialEq + Clone> Kind<K, V> {
+    /// Takes an event; answers what was there before and what is there now, for each object that changed.
+    fn apply<O>(
+        &mut self,
+        event: Event<O>,
+        read: impl Fn(&O) -> Option<(K, V)>,
+        name: impl Fn(&O) -> Option<K>,
+    ) -> Vec<Change<K, V>> {
+        match event {
+            Event::Init => {
+                self.listing = Some(HashMap::new());
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.extend(read(&object));
+                }
+                Vec::new()
+            }
+            Event::InitDone => {
+                self.is_listed = true;
+                let listed = self.listing.take().unwrap_or_default();
+                let mut before = std::mem::replace(&mut self.objects, listed);
+                let mut changes = Vec::new();
+                for (key, now) in &self.objects {
+                    let had = before.remove(key);
+                    if had.as_ref() != Some(now) {
+                        changes.push((key.clone(), had, Some(now.clone())));
+                    }
+                }
+                changes.extend(before.into_iter().map(|(key, had)| (key, Some(had), None)));
+                changes
+            }
+            Event::Apply(object) => {
+                let Some(key) = name(&object) else {
+                    return Vec::new();
+                };
+                let now = read(&object).map(|(_, value)| value);
+                let had = match now.clone() {
+                    Some(value) => self.objects.insert(key.clone(), value),
+                    None => self.objects.remove(&key),
+                };
+                if had == now {
+                    Vec::new()
+                } else {
+                    vec![(key, had, now)]
+                }
+            }
+            Event::Delete(object) => {
+                let key = name(&object);
+                let removed = key.and_then(|key| self.objects.remove_entry(&key));
+                removed
+                    .map(|(key, had)| (key, Some(had), None))
+                    .into_iter()
+                    .collect()
+            }
+        }
+    }
+}
+
+/// A key, what was there, what is there.
+type Change<K, V> = (K, Option<V>, Option<V>);
+
+impl Index {
+    /// Takes an event of InferenceServices.
+    pub fn service(&mut self, event: Event<Watched>) -> BTreeSet<ServiceName> {
+        let changes = self.services.apply(
+            event,
+            |object| Some((service_name(object)?, entry(object))),
+            service_name,
+        );
+        changes.into_iter().map(|(name, _, _)| name).collect()
+    }
+
+    /// Takes an event of EndpointSlices.
+    pub fn slice(&mut self, event: Event<EndpointSlice>) -> BTreeSet<ServiceName> {
+        let changes = self.slices.apply(
+            event,
+            |object| Some((slice_name(object)?, slice(object)?)),
+            slice_name,
+        );
+        let mut touched = BTreeSet::new();
+        for (name, had, now) in changes {
+            if let Some(had) = had {
+                if let Some(names) = self.by_service.get_mut(&had.service) {
+                    names.remove(&name);
+                    if names.is_empty() {
+                        self.by_service.remove(&had.service);
+                    }
+                }
+                touched.insert(had.service);
+            }
+            if let Some(now) = now {
+                self.by_service
+                    .entry(now.service.clone())
+                    .or_default()
+                    .insert(name);
+                touched.insert(now.service);
+            }
+        }
+        touched
+    }
+
+    /// Whether everything was listed once.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.services.is_listed && self.slices.is_listed
+    }
+
+    /// All services.
+    pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
+        self.services.objects.keys()
+    }
+
+    /// A service's entry in the table. `None` when there is no such InferenceService.
+    #[must_use]
+    pub fn entry(&self, name: &ServiceName, routing: &Settings) -> Option<Service> {
+        let entry = self.services.objects.get(name)?;
+        let slices = self.by_service.get(name).into_iter().flatten();
+        let slices: Vec<&Slice> = slices
+            .filter_map(|slice| self.slices.objects.get(slice))
+            .collect();
+        let revisions = entry.traffic.iter().map(|(revision, weight)| {
+            let of_revision = slices.iter().filter(|slice| *slice.revision == **revision);
+            Revision {
+                name: revision.clone(),
+                weight: *weight,
+                max_concurrency: entry.max_concurrency,
+                versions: Vec::new(),
+                endpoints: merged(of_revision.flat_map(|slice| &slice.endpoints)),
+            }
+        });
+        Some(Service {
+            hosts: Vec::new(),
+            routing: routing.clone(),
+            revisions: revisions.collect(),
+        })
+    }
+}
+
+/// Each pod once. An address may stand in two slices for a while, and a pod of two families of addresses in two for ever.
+fn merged<'a>(endpoints: impl Iterator<Item = &'a Endpoint> + Clone) -> Vec<Endpoint> {
+    let has_four = endpoints.clone().any(|endpoint| endpoint.address.is_ipv4());
+    let mut found: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+    for endpoint in endpoints.filter(|endpoint| !has_four || endpoint.address.is_ipv4()) {
+        let known = found.entry(endpoint.address).or_insert(*endpoint);
+        if endpoint.ready && !known.ready {
+            *known = *endpoint;
+        }
+    }
+    found.into_values().collect()
+}
+
+fn service_name(object: &Watched) -> Option<ServiceName> {
+    ServiceName::new(object.metadata.namespace.as_deref()?, &object.name_any()).ok()
+}
+
+fn entry(object: &Watched) -> Entry {
+    let server = object.spec.server.as_ref();
+    let traffic = object.status.iter().flat_map(|status| &status.traffic);
+    let mut seen = BTreeSet::new();
+    Entry {
+        max_concurrency: server
+            .and_then(|server| server.max_concurrency)
+            .and_then(NonZeroU32::new),
+        traffic: traffic
+            .filter(|traffic| seen.insert(traffic.revision.clone()))
+            .filter_map(|traffic| {
+                Some((
+                    traffic.revision.clone(),
+                    Weight::new(traffic.weight.into()).ok()?,
+                ))
+            })
+            .collect(),
+    }
+}
+
+fn slice_name(object: &EndpointSlice) -> Option<SliceName> {
+    Some((
+        object.metadata.namespace.clone()?,
+        object.metadata.name.clone()?,
+    ))
+}
+
+fn slice(object: &EndpointSlice) -> Option<Slice> {
+    let label = |name: &str| object.metadata.labels.as_ref()?.get(name);
+    Some(Slice {
+        service: ServiceName::new(
+            object.metadata.namespace.as_deref()?,
+            label(names::SERVICE)?,
+        )
+        .ok()?,
+        revision: label(names::REVISION)?.as_str().into(),
+        endpoints: endpoints(object),
+    })
+}
+
+/// The endpoints of a slice at its port `http`, or its first.
+#[must_use]
+pub fn endpoints(object: &EndpointSlice) -> Vec<Endpoint> {
+    let ports = object.ports.iter().flatten();
+    let mut named = ports
+        .clone()
+        .filter(|port| port.name.as_deref() == Some("http"));
+    let Some(port) = named
+        .next()
+        .or_else(|| ports.clone().next())
+        .and_then(|port| u16::try_from(port.port?).ok())
+    else {
+        return Vec::new();
+    };
+    let one = |endpoint: &k8s_openapi::api::discovery::v1::Endpoint| {
+        // All addresses of an endpoint are the same pod; the API says to use the first.
+        let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
+        let conditions = endpoint.conditions.clone().unwrap_or_default();
+        // Absent means unknown, which the API says to take for ready.
+        let ready = conditions.ready.unwrap_or(true);
+        Some(Endpoint {
+            address: (address, port).into(),
+            ready,
+            serving: conditions.serving.unwrap_or(ready),
+            terminating: conditions.terminating.unwrap_or(false),
+        })
+    };
+    object.endpoints.iter().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cats() -> ServiceName {
+        ServiceName::new("demo", "cats").unwrap()
+    }
+
+    fn service(traffic: &[(&str, i32)]) -> Watched {
+        let traffic: Vec<_> = traffic
+            .iter()
+            .map(|(revision, weight)| json!({"revision": revision, "weight": weight}))
+            .collect();
+        serde_json::from_value(json!({
+            "apiVersion": "serving.ortolan.dev/v1alpha1", "kind": "InferenceService",
+            "metadata": {"name": "cats", "namespace": "demo"},
+            "spec": {"model": {"uri": "file:///m"}, "server": {"maxConcurrency": 8, "threads": 1}},
+            "status": {"traffic": traffic, "observedGeneration": 3},
+        }))
+        .unwrap()
+    }
+
+    fn slice(name: &str, revision: &str, endpoints: &[(&str, bool)]) -> EndpointSlice {
+        let endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|(address, ready)| json!({"addresses": [address], "conditions": {"ready": ready, "serving": true, "terminating": !ready}}))
+            .collect();
+        serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": "demo", "labels": {
+                "serving.ortolan.dev/service": "cats", "serving.ortolan.dev/revision": revision}},
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{"name": "metrics", "port": 9090}, {"name": "http", "port": 8080}],
+        }))
+        .unwrap()
+    }
+
+    fn weights_and_pods(index: &Index) -> Vec<(u8, Vec<String>)> {
+        let service = index.entry(&cats(), &Settings::default()).unwrap();
+        let pods = |revision: &Revision| {
+            revision
+                .endpoints
+                .iter()
+                .map(|one| format!("{}{}", one.address, if one.ready { "" } else { " leaving" }))
+                .collect()
+        };
+        service
+            .revisions
+            .iter()
+            .map(|revision| (revision.weight.get(), pods(revision)))
+            .collect()
+    }
+
+    #[test]
+    fn a_service_is_its_traffic_with_the_pods_of_its_revisions() {
+        let mut index = Index::default();
+        index.service(Event::Init);
+        index.service(Event::InitApply(service(&[("cats-1", 90), ("cats-2", 10)])));
+        assert!(
+            index.entry(&cats(), &Settings::default()).is_none(),
+            "the listing is not complete"
+        );
+        assert_eq!(index.service(Event::InitDone), BTreeSet::from([cats()]));
+        assert!(!index.is_complete());
+        index.slice(Event::Init);
+        index.slice(Event::InitApply(slice(
+            "a",
+            "cats-1",
+            &[("10.0.0.1", true), ("10.0.0.2", false)],
+        )));
+        index.slice(Event::InitApply(slice(
+            "b",
+            "cats-1",
+            &[("10.0.0.2", true)],
+        )));
+        index.slice(Event::InitApply(slice("c", "gone", &[("10.0.0.9", true)])));
+        assert_eq!(index.slice(Event::InitDone), BTreeSet::from([cats()]));
+        assert!(index.is_complete());
+        let pods = vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:8080".to_owned()];
+        assert_eq!(weights_and_pods(&index), [(90, pods), (10, vec![])]);
+        let entry = index.entry(&cats(), &Settings::default()).unwrap();
+        assert_eq!(entry.revisions[0].max_concurrency, NonZeroU32::new(8));
+    }
+
+    #[test]
+    fn what_changes_is_told_and_what_does_not_is_not() {
+        let mut index = Index::default();
+        let touched = |changed: BTreeSet<ServiceName>| changed.len();
+        assert_eq!(
+            touched(index.service(Event::Apply(service(&[("cats-1", 100)])))),
+            1
+        );
+        assert_eq!(
+            touched(index.service(Event::Apply(service(&[("cats-1", 100)])))),
+            0
+        );
+        assert_eq!(
+            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])))),
+            1
+        );
+        assert_eq!(
+            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])))),
+            0
+        );
+        assert_eq!(
+            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", false)])))),
+            1
+        );
+        assert_eq!(
+            weights_and_pods(&index),
+            [(100, vec!["10.0.0.1:8080 leaving".to_owned()])]
+        );
+        assert_eq!(
+            touched(index.slice(Event::Delete(slice("a", "cats-1", &[])))),
+            1
+        );
+        assert_eq!(weights_and_pods(&index), [(100, vec![])]);
+        let mut foreign = slice("b", "cats-1", &[("10.0.0.1", true)]);
+        foreign.metadata.labels = None;
+        assert_eq!(touched(index.slice(Event::Apply(foreign))), 0);
+        assert_eq!(touched(index.service(Event::Delete(service(&[])))), 1);
+        assert!(index.entry(&cats(), &Settings::default()).is_none());
+        assert!(index.by_service.is_empty());
+    }
+
+    #[test]
+    fn a_new_listing_tells_only_of_what_is_not_as_before() {
+        let mut index = Index::default();
+        index.service(Event::Apply(service(&[("cats-1", 100)])));
+        index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])));
+        for (listed, expected) in [(vec![("10.0.0.1", true)], 0), (vec![("10.0.0.2", true)], 1)] {
+            index.slice(Event::Init);
+            index.slice(Event::InitApply(slice("a", "cats-1", &listed)));
+            assert_eq!(
+                weights_and_pods(&index)[0].1.len(),
+                1,
+                "as before until it is complete"
+            );
+            assert_eq!(index.slice(Event::InitDone).len(), expected);
+        }
+        index.slice(Event::Init);
+        assert_eq!(index.slice(Event::InitDone).len(), 1);
+        assert_eq!(weights_and_pods(&index), [(100, vec![])]);
+    }
+}

@@ -1,0 +1,266 @@
+//! Pods that fail: what is sent again, what is not, and who is left out.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::future::join_all;
+use support::{Client, Pod, Router, cats, list};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+/// What a pod does that dies.
+#[derive(Clone, Copy)]
+enum Dies {
+    /// It reads the request and is gone.
+    BeforeAnAnswer,
+    /// It says half of an answer and is gone.
+    InItsAnswer,
+    /// It reads and says nothing.
+    Never,
+}
+
+/// A pod that dies at every request. Real sockets, since no server would do this.
+async fn dying(dies: Dies) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let hits = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&hits);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let hits = Arc::clone(&counted);
+            tokio::spawn(async move {
+                let mut seen = vec![0; 65_536];
+                let mut read = 0;
+                while !seen[..read].windows(4).any(|end| end == b"\r\n\r\n") {
+                    match stream.read(&mut seen[read..]).await {
+                        Ok(0) | Err(_) => return,
+                        Ok(more) => read += more,
+                    }
+                }
+                hits.fetch_add(1, Ordering::SeqCst);
+                match dies {
+                    Dies::BeforeAnAnswer => {}
+                    Dies::InItsAnswer => {
+                        let half = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+                        stream.write_all(half).await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    Dies::Never => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (address, hits)
+}
+
+/// A port that nobody listens on.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+async fn ask(router: &Router, requests: usize, body: usize) -> Vec<u16> {
+    let workers = (0..4).map(|_| async {
+        let mut client = Client::new(router.http, "cats.demo");
+        let mut codes = Vec::new();
+        for _ in 0..requests / 4 {
+            let request = http::Request::post("/v2/models/m/infer");
+            codes.push(client.send(request, vec![b'x'; body]).await.unwrap().code);
+        }
+        codes
+    });
+    join_all(workers).await.concat()
+}
+
+fn retries(reason: &str) -> String {
+    format!(r#"ortolan_router_retries_total{{namespace="demo",service="cats",reason="{reason}"}}"#)
+}
+
+const EJECTIONS: &str = r#"ortolan_router_ejections_total{namespace="demo",service="cats"}"#;
+
+#[tokio::test]
+async fn a_request_whose_pod_takes_no_connection_goes_to_another_one() {
+    let good = Pod::start("good").await;
+    let state = cats(&[("cats-1", 100, &[good.address, nobody().await])], "");
+    let router = Router::start(&state, &[]);
+    let codes = ask(&router, 200, 10).await;
+    assert!(codes.iter().all(|code| *code == 200), "{codes:?}");
+    let tried = router.metric(&retries("connect")).await;
+    assert!(
+        (1.0..=20.0).contains(&tried),
+        "{tried}: the pod is left out after five failures"
+    );
+    assert_eq!(router.metric(EJECTIONS).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_request_that_got_no_byte_of_an_answer_is_sent_again_while_its_body_is_kept() {
+    let good = Pod::start("good").await;
+    let (dying, hits) = dying(Dies::BeforeAnAnswer).await;
+    let state = cats(&[("cats-1", 100, &[good.address, dying])], "");
+    let router = Router::start(&state, &["--replay-bytes", "5000"]);
+    let codes = ask(&router, 40, 4000).await;
+    assert!(codes.iter().all(|code| *code == 200), "{codes:?}");
+    assert!(hits.load(Ordering::SeqCst) >= 5);
+    assert!(router.metric(&retries("lost")).await >= 5.0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_kept_is_not_sent_again_and_neither_is_anything_to_a_stateful_model() {
+    for (routing, body, options) in [
+        ("", 6000, &["--replay-bytes", "5000"][..]),
+        ("", 6000, &["--replay-memory", "5000"]),
+        ("stateful: true", 10, &[]),
+        ("retries: 0", 10, &[]),
+    ] {
+        let (dying, hits) = dying(Dies::BeforeAnAnswer).await;
+        let good = Pod::start("good").await;
+        let router = Router::start(&cats(&[("cats-1", 100, &[dying])], routing), options);
+        let answer = router.post("cats.demo", "/v2", vec![b'x'; body]).await;
+        assert_eq!(answer.code, 502, "{routing} {options:?}");
+        assert!(
+            answer.error().contains("the request may have run"),
+            "{}",
+            answer.error()
+        );
+        assert_eq!(hits.load(Ordering::SeqCst), 1);
+        drop(good);
+    }
+}
+
+#[tokio::test]
+async fn after_the_first_byte_of_an_answer_nothing_is_sent_again() {
+    let (dying, hits) = dying(Dies::InItsAnswer).await;
+    let router = Router::start(&cats(&[("cats-1", 100, &[dying])], ""), &[]);
+    let error = Client::new(router.http, "cats.demo")
+        .get("/v2")
+        .await
+        .unwrap_err();
+    assert!(
+        error.starts_with("body:"),
+        "the client sees that half is missing: {error}"
+    );
+    assert_eq!(hits.load(Ordering::SeqCst), 1);
+    let broken = r#"ortolan_router_requests_total{namespace="demo",service="cats",revision="cats-1",protocol="http",code="broken"}"#;
+    router.wait_for_metric(broken, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_says_it_did_not_begin_is_asked_once_more_and_others_before_it() {
+    let (a, b) = (Pod::start("a").await, Pod::start("b").await);
+    let state = format!(
+        "services: {{demo/cats: {{revisions: [{{name: cats-1, weight: 100, endpoints: {}}}]}}}}",
+        list(&[a.address, b.address])
+    );
+    let router = Router::start(&state, &[]);
+    // Each pod turns its first request away.
+    let mut client = Client::new(router.http, "cats.demo");
+    let answer = client
+        .get("/v2?code=503&retry-after=0&failing=1")
+        .await
+        .unwrap();
+    assert_eq!(answer.code, 200);
+    assert_eq!(
+        (a.hits() + b.hits(), a.hits().abs_diff(b.hits())),
+        (3, 1),
+        "one after the other"
+    );
+    assert_eq!(router.metric(&retries("busy")).await, 2.0);
+    // Whoever says when to come again means the client.
+    let answer = client.get("/v2?code=503&retry-after=7").await.unwrap();
+    assert_eq!(
+        (answer.code, &answer.headers["retry-after"]),
+        (503, &"7".parse().unwrap())
+    );
+    let answer = client.get("/v2?code=503&retry-after=0").await.unwrap();
+    assert_eq!(
+        (answer.code, &answer.headers["retry-after"]),
+        (503, &"0".parse().unwrap()),
+        "in the end as it is"
+    );
+    assert_eq!(router.metric(&retries("busy")).await, 4.0);
+}
+
+#[tokio::test]
+async fn retries_have_a_budget() {
+    let address = nobody().await;
+    let router = Router::start(&cats(&[("cats-1", 100, &[address])], "retries: 5"), &[]);
+    let workers = (0..50).map(|_| async {
+        let mut client = Client::new(router.http, "cats.demo");
+        let answer = client.get("/v2").await.unwrap();
+        assert_eq!(answer.code, 503);
+        assert!(
+            answer.error().contains("cannot be reached"),
+            "{}",
+            answer.error()
+        );
+    });
+    join_all(workers).await;
+    let tried = router.metric(&retries("connect")).await;
+    assert!(
+        (50.0..=125.0).contains(&tried),
+        "{tried} retries of 250: 100 in ten seconds, and a fifth of the requests"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_never_answers_is_waited_for_as_long_as_the_service_says() {
+    let (silent, _) = dying(Dies::Never).await;
+    let router = Router::start(&cats(&[("cats-1", 100, &[silent])], "timeout: 300ms"), &[]);
+    let begun = Instant::now();
+    let answer = router.get("cats.demo", "/v2").await;
+    assert_eq!(answer.code, 504);
+    assert!(
+        answer.error().contains("did not answer within 0.3 s"),
+        "{}",
+        answer.error()
+    );
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_pod_killed_in_mid_request_costs_nobody_an_answer() {
+    let (good, victim) = (Pod::start("good").await, Pod::start("victim").await);
+    let state = |pods: &[SocketAddr]| cats(&[("cats-1", 100, pods)], "");
+    let router = Router::start(&state(&[good.address, victim.address]), &[]);
+    let address = good.address;
+    let workers = (0..16).map(|_| async {
+        let mut client = Client::new(router.http, "cats.demo");
+        let mut codes = Vec::new();
+        for _ in 0..60 {
+            codes.push(
+                client
+                    .send(http::Request::post("/v2?sleep=10"), "body")
+                    .await
+                    .map(|answer| answer.code),
+            );
+        }
+        codes
+    });
+    let kill = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(victim);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        router.change(&state(&[address])).await;
+    };
+    let (codes, ()) = tokio::join!(join_all(workers), kill);
+    for code in codes.concat() {
+        assert_eq!(code, Ok(200));
+    }
+}
