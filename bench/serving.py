@@ -13,6 +13,7 @@ import serving_process
 import serving_queue
 import serving_special
 import serving_text
+import serving_traces
 import serving_workloads
 from serving_process import DidNotStart, Running
 from serving_report import goal, median, number, table
@@ -191,7 +192,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--open-seconds", type=float, default=30)
-    parser.add_argument("--idle-rate", type=int, default=2000, help="requests a second beside the idle and slow connections")
+    parser.add_argument("--idle-rate", type=int, default=2000, help="requests a second beside the idle and slow connections, and of traces")
     parser.add_argument("--warm-up", type=float, default=1)
     parser.add_argument("--server-core", type=int, default=1)
     parser.add_argument("--generator-core", type=int, default=0)
@@ -200,7 +201,7 @@ def main():
     parser.add_argument("--around", help="a program that is called with 'begin' and 'end' around each round, for instance to keep the machine quiet")
     args = parser.parse_args()
     bench = Bench(args)
-    runners = {"mlp": mlp, "efficientnet": efficientnet, "photograph": photograph, "open": open_loop, "text": text, **serving_special.RUNNERS}
+    runners = {"mlp": mlp, "efficientnet": efficientnet, "photograph": photograph, "open": open_loop, "text": text, **serving_special.RUNNERS, **serving_traces.RUNNERS}
     known = serving_workloads.workloads(args.models, args.work, bench.peers.once)
     known["text"] = serving_text.workload(args.models, args.work, bench.peers)
     for name in args.workloads or known:

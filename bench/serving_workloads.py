@@ -155,5 +155,6 @@ def workloads(models, work, once):
         Workload("start", "Start with the model on disk, to the first answer", "start", servers=["ortolan", "triton"], **large),
         Workload("memory", "Memory over a million requests, tiny MLP", "memory", servers=["ortolan"], **tiny),
         Workload("idle", "1 000 idle connections, 50 slow writers, 50 slow readers, tiny MLP", "idle", servers=["ortolan", "triton"], **tiny),
+        Workload("traces", "Single requests followed, tiny MLP", "traces", servers=["ortolan"], **tiny),
     ]
     return {workload.name: workload for workload in made}

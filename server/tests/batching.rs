@@ -242,3 +242,24 @@ async fn a_run_over_its_limit_is_stopped_and_the_session_goes_on() {
         assert_eq!(code, 200, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_line_of_the_log_says_which_request_it_was_written_for() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    for format in ["text", "json"] {
+        let options = ["--run-limit", "100ms", "--log-format", format];
+        let server = Server::start(&onnx::slow(256, 400), &options).await;
+        let body = request("FP32", &[4000, 256], json!(vec![1; 4000 * 256]));
+        let ask = reqwest::Client::new()
+            .post(server.url("/v2/models/m/infer"))
+            .header("x-request-id", "the-7th")
+            .header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00"))
+            .body(body.to_string());
+        assert_eq!(ask.send().await.unwrap().status(), 500);
+        let log = server.log();
+        let line = log.lines().find(|line| line.contains("was stopped"));
+        let line = line.unwrap_or_else(|| panic!("{log}"));
+        assert!(line.contains("the-7th") && line.contains(TRACE), "{line}");
+        assert!(line.contains("request"), "{line}");
+    }
+}

@@ -86,6 +86,31 @@ struct State {
     queue: Queue<Job>,
     policy: Policy,
     is_closed: bool,
+    idle: Idle,
+}
+
+/// Threads that wait for news, and how many of them were called and have not come yet. Calling one takes a system call
+/// whether or not anybody waits; a thread that is on its way finds all that was queued until it comes.
+#[derive(Default)]
+struct Idle {
+    waiting: usize,
+    called: usize,
+}
+
+impl Idle {
+    /// Whether one must be called for what was queued now.
+    fn call(&mut self) -> bool {
+        let is_needed = self.waiting > self.called;
+        self.called += usize::from(is_needed);
+        is_needed
+    }
+
+    /// A thread goes on, called or by itself. One that was not called may take another's call: then that one is called
+    /// once too often, never too rarely.
+    fn leave(&mut self) {
+        self.waiting -= 1;
+        self.called = self.called.saturating_sub(1);
+    }
 }
 
 impl Shared {
@@ -94,6 +119,7 @@ impl Shared {
             queue: Queue::new(levels),
             policy: Policy::ALONE,
             is_closed: false,
+            idle: Idle::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -122,8 +148,10 @@ impl Shared {
             dropped = state.queue.sweep(Instant::now());
         }
         let has_room = state.queue.len() < self.capacity;
+        let mut must_call = false;
         if has_room {
             state.queue.push(level, job);
+            must_call = state.idle.call();
         }
         drop(state);
         answer_late(dropped);
@@ -132,7 +160,9 @@ impl Shared {
                 waiting: self.capacity,
             });
         }
-        self.news.notify_one();
+        if must_call {
+            self.news.notify_one();
+        }
         Ok(())
     }
 
@@ -144,6 +174,7 @@ impl Shared {
                 queue,
                 policy,
                 is_closed,
+                ..
             } = &mut *state;
             let batch = match queue.is_empty() {
                 true if *is_closed => return None,
@@ -168,21 +199,24 @@ impl Shared {
 
     fn wait<'s>(
         &'s self,
-        state: MutexGuard<'s, State>,
+        mut state: MutexGuard<'s, State>,
         until: Option<Instant>,
     ) -> MutexGuard<'s, State> {
-        let Some(until) = until else {
-            return self
-                .news
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+        state.idle.waiting += 1;
+        let waited = match until {
+            None => self.news.wait(state),
+            Some(until) => {
+                // Never zero: a condition variable may come back a hair too early, again and again.
+                let rest =
+                    until.saturating_duration_since(Instant::now()) + Duration::from_micros(1);
+                let waited = self.news.wait_timeout(state, rest);
+                waited
+                    .map(|(state, _)| state)
+                    .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0))
+            }
         };
-        // Never zero: a condition variable may come back a hair too early, again and again.
-        let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(1);
-        let (state, _) = self
-            .news
-            .wait_timeout(state, rest)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.idle.leave();
         state
     }
 
@@ -206,5 +240,36 @@ impl Shared {
 fn answer_late(jobs: Vec<Job>) {
     for job in jobs {
         let _ = job.reply.send(Err(RunError::Deadline));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_called_once_until_it_comes_and_each_that_waits_can_be_called() {
+        let mut idle = Idle::default();
+        assert!(!idle.call(), "nobody waits");
+        idle.waiting = 2;
+        assert!(idle.call() && idle.call());
+        assert!(!idle.call(), "both are on their way");
+        idle.leave();
+        assert!(!idle.call(), "the other one still is");
+        idle.leave();
+        assert!(!idle.call(), "nobody waits");
+    }
+
+    #[test]
+    fn a_thread_that_comes_by_itself_leaves_nobody_uncalled() {
+        let mut idle = Idle {
+            waiting: 2,
+            called: 1,
+        };
+        // Of two one was called, and the other one comes.
+        idle.leave();
+        assert!(idle.call(), "whoever still waits hears of the next");
+        idle.leave();
+        assert_eq!((idle.waiting, idle.called), (0, 0));
     }
 }

@@ -14,18 +14,18 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
 use tonic::Status;
 use tower::ServiceExt;
-use tracing::Instrument;
 
 use super::{
     body::STALL,
     coding::{self, Coding},
     error::ApiError,
     patience::Patient,
-    request_id,
+    request_id, v2,
 };
 use crate::{
     app::App,
     grpc::{Arrived, Grpc, is_grpc},
+    logging,
     observe::{
         Begun,
         context::TraceId,
@@ -91,32 +91,27 @@ impl Dispatch {
         &self,
         id: HeaderValue,
         trace_id: Option<TraceId>,
-        mut request: Request<B>,
+        request: Request<B>,
     ) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
     {
-        let arrived = Arrived(Instant::now());
-        request.extensions_mut().insert(arrived);
+        let arrived = Instant::now();
         let (version, is_grpc) = (request.version(), is_grpc(request.headers()));
         let coding = Coding::of_answer(request.headers());
-        let span = tracing::info_span!(
-            "request",
-            id = id.to_str().unwrap_or_default(),
-            trace_id = trace_id.map(tracing::field::display)
-        );
         let work = async {
             if is_grpc {
-                return self.call(request).await;
+                return self.call(arrived, request).await;
             }
-            let response = self.rest(request).await;
+            let response = self.rest(arrived, request).await;
             match coding {
                 Some(coding) => coding::packed(response, coding).await,
                 None => response,
             }
         };
-        let answered = AssertUnwindSafe(work).catch_unwind().instrument(span).await;
+        let work = AssertUnwindSafe(work).catch_unwind();
+        let answered = logging::within(id.clone(), trace_id, work).await;
         let mut response = answered.unwrap_or_else(|_| panicked(&id, is_grpc));
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, id);
@@ -127,7 +122,7 @@ impl Dispatch {
         response
     }
 
-    async fn rest<B>(&self, request: Request<B>) -> Response<Body>
+    async fn rest<B>(&self, arrived: Instant, mut request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -143,13 +138,17 @@ impl Dispatch {
             let message = "the path is not UTF-8 once its %XX are read";
             return ApiError::bad(message).into_response();
         }
+        if let Some(model) = v2::model_asked(&request).map(str::to_owned) {
+            return v2::infer_by(&self.app, &model, arrived, request.map(Body::new)).await;
+        }
+        request.extensions_mut().insert(Arrived(arrived));
         match self.router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         }
     }
 
-    async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    async fn call<B>(&self, arrived: Instant, mut request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
@@ -158,6 +157,7 @@ impl Dispatch {
             let message = "gRPC needs HTTP/2, and this request came over HTTP/1";
             return ApiError::new(StatusCode::HTTP_VERSION_NOT_SUPPORTED, message).into_response();
         }
+        request.extensions_mut().insert(Arrived(arrived));
         // A stream of requests may pause as long as its client likes.
         let answered = if request.uri().path().ends_with("/ModelStreamInfer") {
             self.grpc.answer(request).await

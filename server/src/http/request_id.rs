@@ -30,10 +30,17 @@ pub fn of(headers: &HeaderMap) -> HeaderValue {
     given.cloned().unwrap_or_else(fresh)
 }
 
+/// Sixteen digits of the process and twelve of the count, which last a hundred years at 60,000 a second. By hand: every
+/// request without an id of its own gets one.
 fn fresh() -> HeaderValue {
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let id = format!("{:016x}{count:08x}", *PROCESS);
-    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unknown"))
+    const DIGITS: usize = 28;
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) & ((1 << 48) - 1);
+    let number = (u128::from(*PROCESS) << 48) | u128::from(count);
+    let id: [u8; DIGITS] = std::array::from_fn(|place| {
+        let digit = (number >> (4 * (DIGITS - 1 - place))) & 15;
+        b"0123456789abcdef"[digit as usize]
+    });
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]
@@ -54,7 +61,7 @@ mod tests {
         }
         let too_long = "x".repeat(MAX + 1);
         for id in ["", "a b", "é", "a\tb", &too_long] {
-            assert_eq!(of_text(id).len(), 24, "{id:?}");
+            assert_eq!(of_text(id).len(), 28, "{id:?}");
         }
         assert_ne!(of(&HeaderMap::new()), of(&HeaderMap::new()));
     }
