@@ -19,6 +19,7 @@ pub mod observed;
 pub mod plan;
 pub mod quantity;
 pub mod revision;
+pub mod rollout;
 pub mod status;
 pub mod step;
 pub mod validate;

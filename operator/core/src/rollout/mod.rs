@@ -1,0 +1,39 @@
+//! Rollouts with evidence: how traffic moves to a new revision, and when it is taken back.
+//!
+//! ```text
+//! Stable ─▶ Preparing ─▶ [Shadowing] ─▶ Step i { PreScale → Shift → Soak → Analyse } ─▶ … ─▶ [AwaitingApproval]
+//!    ─▶ Promoting { PreScale → Shift → Settle } ─▶ Stable
+//! fails ─▶ Aborting { ScaleStable → ShiftBack → Drain } ─▶ Failed
+//! ```
+//!
+//! [`step`] decides, from a [`Policy`], the [`State`] of before, what was [`Observed`] and the time;
+//! [`evidence`] is what it knows of the candidate. Pure: no clock, no I/O, no randomness.
+//!
+//! The plan does not use this yet: canaries need the router, which comes later. Until then
+//! [`crate::step`] decides.
+
+mod back;
+pub mod capacity;
+pub mod clock;
+pub mod command;
+pub mod effects;
+pub mod evidence;
+mod forward;
+pub mod observed;
+pub mod policy;
+mod route;
+pub mod state;
+mod step;
+mod tell;
+pub mod times;
+
+pub use self::{
+    effects::Effects,
+    observed::Observed,
+    policy::{Policy, Weight},
+    state::{Phase, State},
+    step::step,
+};
+
+#[cfg(test)]
+mod tests;
