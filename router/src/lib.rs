@@ -13,7 +13,9 @@
 
 pub mod access;
 pub mod admin;
+pub mod again;
 pub mod answer;
+pub mod asks;
 pub mod balance;
 pub mod body;
 pub mod directory;
@@ -29,6 +31,7 @@ pub mod options;
 pub mod outlier;
 pub mod paths;
 pub mod phase;
+pub mod plan;
 pub mod pod;
 pub mod pool;
 pub mod proxy;

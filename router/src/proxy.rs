@@ -12,44 +12,34 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header, request::Parts, uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body::Body;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tower::retry::budget::Budget;
 
 use crate::{
     access::{self, Line},
-    answer::{Answer, Connection, Flight},
+    again::{self, judge, late, put_aside},
+    answer::{Answer, Flight},
+    asks::{at_zero, authority, check_protocol, choice, forwarded, session},
     body::{Memory, Rules, Source},
     directory::Directory,
-    exchange::{self, Failed, Head},
+    exchange::{self, Head},
     headers,
-    live::{Choice, Live, Place, Plan, Want},
+    live::{Live, Place},
     metrics::{End, Metrics},
-    paths::{self, Meaning, Purpose},
-    refusal::{Refusal, is_free_to_retry},
-    split,
-    table::{RevisionHeader, Session, Settings},
+    paths::{self, Purpose},
+    plan::Want,
+    refusal::Refusal,
     target::SERVICE,
 };
 
-/// Chooses a revision, where the service allows it.
-const REVISION: HeaderName = HeaderName::from_static("x-ortolan-revision");
 /// Between two parts of a request's body.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Before the next try at the only pod; doubled each time.
 const PAUSE: Duration = Duration::from_millis(25);
-/// What of an answer that is not passed on is read, so that its connection can be used again.
-const LEFTOVER: usize = 8 << 10;
-const LEFTOVER_PATIENCE: Duration = Duration::from_millis(50);
-/// `{live: true}`, `{ready: true}` and `{status: SERVING}`: field 1 is 1, as a message of gRPC.
-const YES: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 
 /// What holds for all services.
 #[derive(Clone, Copy, Debug)]
@@ -325,13 +315,15 @@ impl Proxy {
                 return Err(fault.into());
             }
             let cause = judge(&held, &sent);
-            let again =
-                cause.filter(|cause| may_try_again(*cause, tries, settings, passing, &live));
+            // What asks for another protocol is sent once.
+            let can_repeat = !passing.is_upgrade && passing.source.can_replay();
+            let again = cause
+                .filter(|cause| can_repeat && again::is_allowed(*cause, tries, settings, &live));
             let Some(cause) = again else {
                 passing.source.commit();
                 return match sent {
                     Ok(answered) => Ok((Some(held), answered)),
-                    Err(failed) => Err(refusal(&held, settings, &failed)),
+                    Err(failed) => Err(again::refusal(&held, settings, &failed)),
                 };
             };
             self.metrics.retried(&live.meter, cause.word());
@@ -361,109 +353,6 @@ enum Routed {
     Passes(Box<Passing>),
 }
 
-/// Why a request may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    /// The pod takes no connection.
-    Connect,
-    /// The connection was lost.
-    Lost,
-    /// The pod said that it did not begin.
-    Busy,
-}
-
-impl Cause {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Lost => "lost",
-            Self::Busy => "busy",
-        }
-    }
-}
-
-/// What a try says about its pod, and whether another may follow.
-fn judge(place: &Place, sent: &Result<exchange::Answered, Failed>) -> Option<Cause> {
-    let (is_fine, cause) = match sent {
-        Ok((answer, _)) if is_free_to_retry(answer.status(), answer.headers()) => {
-            (true, Some(Cause::Busy))
-        }
-        Ok((answer, _)) => {
-            let is_wanted = answer.headers().contains_key(header::RETRY_AFTER);
-            (!answer.status().is_server_error() || is_wanted, None)
-        }
-        Err(Failed::Connect(_)) => (false, Some(Cause::Connect)),
-        Err(Failed::Lost(_)) => (false, Some(Cause::Lost)),
-        Err(Failed::Late) => (false, None),
-    };
-    if is_fine {
-        place.pod.succeeded();
-    } else if place.revision.failed(&place.pod) {
-        place.live.meter.ejections.inc();
-        tracing::warn!(
-            service = %place.live.name, revision = &*place.revision.name, pod = %place.pod.address,
-            "requests to a pod fail: it is left out for a while"
-        );
-    }
-    cause
-}
-
-fn may_try_again(
-    cause: Cause,
-    tries: u32,
-    settings: &Settings,
-    passing: &Passing,
-    live: &Live,
-) -> bool {
-    let is_safe = match cause {
-        Cause::Lost => !settings.stateful,
-        Cause::Connect | Cause::Busy => true,
-    };
-    tries < settings.retries
-        && !passing.is_upgrade
-        && is_safe
-        && passing.source.can_replay()
-        && live.budget.withdraw()
-}
-
-/// Reads the rest of an answer that is not passed on, if it is short, so that the connection can be used again.
-async fn put_aside(place: Place, (answer, connection): exchange::Answered) {
-    let read = Limited::new(answer.into_body(), LEFTOVER).collect();
-    if let (Ok(Ok(_)), Connection::One(sender)) =
-        (timeout(LEFTOVER_PATIENCE, read).await, connection)
-    {
-        place.pod.pool.put(sender);
-    }
-}
-
-fn refusal(place: &Place, settings: &Settings, failed: &Failed) -> Refusal {
-    let (pod, service) = (place.pod.address, &place.live.name);
-    match failed {
-        Failed::Connect(error) => Refusal::unavailable(
-            "connect",
-            1,
-            format!("the pod {pod} of {service} cannot be reached: {error}; try again"),
-        ),
-        Failed::Lost(_) => Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "lost",
-            format!(
-                "the pod {pod} of {service} broke off before it answered; the request may have run"
-            ),
-        ),
-        Failed::Late => late(&place.live, settings, failed),
-    }
-}
-
-fn late(live: &Live, settings: &Settings, failed: &Failed) -> Refusal {
-    let message = format!(
-        "{} did not answer within {} s, as long as its requests may take: {failed}",
-        live.name,
-        settings.timeout.as_secs_f64()
-    );
-    Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
-}
-
 fn line(request: &Request<Incoming>, client: SocketAddr, arrived: Instant) -> Line {
     let host = request.uri().host().map(str::as_bytes);
     let host = host.or_else(|| {
@@ -479,165 +368,5 @@ fn line(request: &Request<Incoming>, client: SocketAddr, arrived: Instant) -> Li
         path: request.uri().path().to_owned(),
         host: String::from_utf8_lossy(host.unwrap_or_default()).into_owned(),
         trace_id: access::trace_id(request.headers()),
-    }
-}
-
-/// The host that a request is for: of an absolute URI (HTTP/2 always has one), else of its `Host`.
-fn authority(parts: &Parts) -> Option<HeaderValue> {
-    match parts.uri.authority() {
-        Some(authority) => HeaderValue::try_from(authority.as_str()).ok(),
-        None => parts.headers.get(header::HOST).cloned(),
-    }
-}
-
-fn check_protocol(parts: &Parts, is_grpc: bool) -> Result<(), Refusal> {
-    if parts.method == Method::CONNECT {
-        let message = "CONNECT is not served: send the request itself";
-        return Err(Refusal::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "protocol",
-            message,
-        ));
-    }
-    if is_grpc && parts.version < Version::HTTP_2 {
-        let message = "gRPC needs HTTP/2, and this request came over HTTP/1";
-        return Err(Refusal::new(
-            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            "protocol",
-            message,
-        ));
-    }
-    if parts.headers.get_all(header::HOST).iter().count() > 1 {
-        let message = "the request has more than one Host";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "host", message));
-    }
-    Ok(())
-}
-
-/// The path without what named the service, with the query; for gRPC with the authority.
-fn forwarded(uri: &Uri, prefix: usize, authority: Option<&HeaderValue>) -> Uri {
-    let whole = uri
-        .path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let path = if prefix == 0 {
-        whole
-    } else {
-        let rest = &whole.as_str()[prefix..];
-        let rest = if rest.starts_with('/') {
-            rest.to_owned()
-        } else {
-            format!("/{rest}")
-        };
-        PathAndQuery::try_from(rest).unwrap_or(whole)
-    };
-    let mut parts = http::uri::Parts::default();
-    if let Some(authority) = authority.and_then(|value| value.as_bytes().try_into().ok()) {
-        parts.scheme = Some(http::uri::Scheme::HTTP);
-        parts.authority = Some(authority);
-    }
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
-}
-
-fn choice(
-    live: &Live,
-    plan: &Plan,
-    headers: &HeaderMap,
-    meaning: &Meaning<'_>,
-) -> Result<Choice, Refusal> {
-    let unknown = |what: &str, wanted: &str, there: Vec<&str>| {
-        let wanted: String = wanted.chars().take(100).collect();
-        let there = if there.is_empty() {
-            "none".to_owned()
-        } else {
-            there.join(", ")
-        };
-        let message = format!("{} has no {what} {wanted}; there is: {there}", live.name);
-        Refusal::new(StatusCode::NOT_FOUND, what_word(what), message)
-    };
-    if let Some(wanted) = headers.get(REVISION) {
-        if plan.settings().revision_header == RevisionHeader::Deny {
-            let message = format!(
-                "{} does not let requests choose a revision: leave x-ortolan-revision out, or allow it with revisionHeader: Allow",
-                live.name
-            );
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "revision", message));
-        }
-        let wanted = String::from_utf8_lossy(wanted.as_bytes());
-        return plan
-            .of_revision(&wanted)
-            .map_err(|there| unknown("revision", &wanted, there));
-    }
-    match &meaning.version {
-        Some(version) => plan
-            .of_version(version)
-            .map_err(|there| unknown("version", version, there)),
-        None => Ok(Choice::Split),
-    }
-}
-
-fn what_word(what: &str) -> &'static str {
-    if what == "version" {
-        "version"
-    } else {
-        "revision"
-    }
-}
-
-/// What the router answers by itself while there is no pod: yes, the service is there (it wakes), and nothing that
-/// only a pod could know, for which none is woken.
-fn at_zero(
-    live: &Live,
-    purpose: Purpose,
-    is_grpc: bool,
-) -> Option<Result<Response<Answer>, Refusal>> {
-    match purpose {
-        Purpose::Health if is_grpc => {
-            let mut trailers = HeaderMap::new();
-            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-            let mut answer = Response::new(Answer::grpc(Bytes::from_static(YES), trailers));
-            let kind = HeaderValue::from_static("application/grpc");
-            answer.headers_mut().insert(header::CONTENT_TYPE, kind);
-            Some(Ok(answer))
-        }
-        Purpose::Health => {
-            let body = Bytes::from_static(br#"{"ready":true,"live":true}"#);
-            let mut answer = Response::new(Answer::whole(Full::new(body)));
-            let json = HeaderValue::from_static("application/json");
-            answer.headers_mut().insert(header::CONTENT_TYPE, json);
-            Some(Ok(answer))
-        }
-        Purpose::Metrics => {
-            let message = format!(
-                "{} has no pod whose metrics could be shown, and none is woken for that",
-                live.name
-            );
-            Some(Err(Refusal::unavailable("metrics", 60, message)))
-        }
-        Purpose::Work | Purpose::Management => None,
-    }
-}
-
-/// The key of a request's session, and the cookie that its client is to get.
-fn session(settings: &Settings, headers: &HeaderMap) -> (Option<u64>, Option<HeaderValue>) {
-    match &settings.session {
-        None => (None, None),
-        Some(Session::Header(name)) => (
-            headers.get(name).map(|value| split::hash(value.as_bytes())),
-            None,
-        ),
-        Some(Session::Cookie(name)) => match headers::cookie(headers, name) {
-            Some(value) => (Some(split::hash(value.as_bytes())), None),
-            None => {
-                // No secret: it says nothing but which requests belong together.
-                let value = format!("{:032x}", fastrand::u128(..));
-                let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax");
-                (
-                    Some(split::hash(value.as_bytes())),
-                    HeaderValue::try_from(cookie).ok(),
-                )
-            }
-        },
     }
 }

@@ -449,3 +449,11 @@ pub fn list(pods: &[SocketAddr]) -> String {
     let pods: Vec<String> = pods.iter().map(|pod| format!("'{pod}'")).collect();
     format!("[{}]", pods.join(", "))
 }
+
+/// A router before one pod.
+pub async fn one_pod(routing: &str, options: &[&str]) -> (Pod, Router) {
+    let pod = Pod::start("a").await;
+    let state = cats(&[("cats-1", 100, &[pod.address])], routing);
+    let router = Router::start(&state, options);
+    (pod, router)
+}

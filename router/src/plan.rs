@@ -1,0 +1,319 @@
+//! What a service's entry of the table means: which revision and which pod a request may go to.
+//!
+//! Inputs: the entry, how many routers there are, and the plan before it, whose pods, counters and order of the split
+//! go on where they are the same. Output: a revision for each request, and a pod of it with room.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+};
+
+use crate::{
+    balance,
+    metrics::{Meter, Metrics},
+    outlier,
+    pod::Pod,
+    split::{self, Split},
+    table::{Revision, Routers, Service, ServiceName, Settings},
+};
+
+/// Requests at a time that one pod without `maxConcurrency` gets from those that waited.
+pub const BURST: u32 = 16;
+/// Which revision a request may go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// By the weights.
+    Split,
+    /// One that holds this version, by the weights.
+    Version(String),
+    /// This one.
+    Revision(String),
+}
+
+/// What a request needs.
+#[derive(Clone, Debug)]
+pub struct Want {
+    /// Which revision.
+    pub choice: Choice,
+    /// The revision that it was given before.
+    pub assigned: Option<Arc<str>>,
+    /// Of its session.
+    pub key: Option<u64>,
+    /// Pods that failed it already.
+    pub avoid: Vec<SocketAddr>,
+}
+
+/// A revision and its pods.
+#[derive(Debug)]
+pub struct LiveRevision {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its counters.
+    pub meter: Arc<Meter>,
+    limit: Option<u32>,
+    /// Those that requests go to.
+    pub(crate) pods: Vec<Arc<Pod>>,
+    /// All that the table names.
+    known: HashMap<SocketAddr, Arc<Pod>>,
+}
+
+/// A service as its table's entry says.
+#[derive(Debug)]
+pub struct Plan {
+    /// The entry.
+    pub service: Service,
+    pub(crate) routers: Routers,
+    pub(crate) revisions: Vec<Arc<LiveRevision>>,
+    split: Arc<Split>,
+    /// For each version that some revision names, and under "" for those whose versions are unknown.
+    by_version: BTreeMap<String, Split>,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        name: &ServiceName,
+        service: Service,
+        routers: Routers,
+        before: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Self {
+        let had = |revision: &str| {
+            let revisions = before.into_iter().flat_map(|plan| &plan.revisions);
+            revisions.into_iter().find(|had| &*had.name == revision)
+        };
+        let revisions: Vec<Arc<LiveRevision>> = service
+            .revisions
+            .iter()
+            .map(|revision| {
+                Arc::new(LiveRevision::new(
+                    name,
+                    revision,
+                    routers,
+                    had(&revision.name),
+                    metrics,
+                ))
+            })
+            .collect();
+        let weights = effective(&service.revisions);
+        let split = match before {
+            // The order goes on where it was.
+            Some(before) if before.split.is_of(&weights) => Arc::clone(&before.split),
+            _ => Arc::new(Split::new(&weights)),
+        };
+        let mut versions: Vec<&str> = vec![""];
+        versions.extend(
+            service
+                .revisions
+                .iter()
+                .flat_map(|r| &r.versions)
+                .map(String::as_str),
+        );
+        let by_version = versions
+            .into_iter()
+            .map(|version| (version.to_owned(), Split::new(&holding(&service, version))))
+            .collect();
+        Self {
+            routers,
+            revisions,
+            split,
+            by_version,
+            service,
+        }
+    }
+
+    /// How its requests are handled.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.service.routing
+    }
+
+    /// Whether no revision that gets requests has a pod.
+    #[must_use]
+    pub fn is_at_zero(&self) -> bool {
+        self.service
+            .revisions
+            .iter()
+            .zip(&self.revisions)
+            .all(|(table, live)| table.weight.get() == 0 || live.pods.is_empty())
+    }
+
+    /// Where requests for this version go.
+    ///
+    /// # Errors
+    /// The versions that there are, when it is none of them.
+    pub fn of_version(&self, version: &str) -> Result<Choice, Vec<&str>> {
+        let mut holders = self.service.revisions.iter().map(|r| holds(r, version));
+        if holders.clone().all(|holds| holds) {
+            Ok(Choice::Split)
+        } else if holders.any(|holds| holds) {
+            Ok(Choice::Version(version.to_owned()))
+        } else {
+            Err(self
+                .by_version
+                .keys()
+                .map(String::as_str)
+                .filter(|v| !v.is_empty())
+                .collect())
+        }
+    }
+
+    /// The revision that a request names.
+    ///
+    /// # Errors
+    /// The names that there are, when it is none of them.
+    pub fn of_revision(&self, revision: &str) -> Result<Choice, Vec<&str>> {
+        let mut names = self.service.revisions.iter().map(|r| &*r.name);
+        if names.clone().any(|name| name == revision) {
+            Ok(Choice::Revision(revision.to_owned()))
+        } else {
+            Err(names.by_ref().collect())
+        }
+    }
+
+    pub(crate) fn index(&self, revision: &str) -> Option<usize> {
+        let index = self
+            .revisions
+            .iter()
+            .position(|one| &*one.name == revision)?;
+        (!self.revisions[index].pods.is_empty()).then_some(index)
+    }
+
+    pub(crate) fn chosen(&self, want: &Want) -> Option<usize> {
+        if let Some(index) = want.assigned.as_ref().and_then(|name| self.index(name)) {
+            return Some(index);
+        }
+        let split = match &want.choice {
+            Choice::Revision(name) => return self.index(name),
+            Choice::Split => &*self.split,
+            Choice::Version(version) => self
+                .by_version
+                .get(version)
+                .or_else(|| self.by_version.get(""))?,
+        };
+        match want.key {
+            Some(key) => split.by_key(key),
+            None => split.next(),
+        }
+    }
+}
+
+/// Requests of a version that a revision does not name, or names none, may go to it: its server knows.
+fn holds(revision: &Revision, version: &str) -> bool {
+    revision.versions.is_empty() || revision.versions.iter().any(|one| one == version)
+}
+
+/// Weights of the revisions with ready pods, or, when there is none, with pods that still serve.
+fn effective(revisions: &[Revision]) -> Vec<u32> {
+    let of = |has: fn(&Revision) -> bool| {
+        split::effective(
+            revisions
+                .iter()
+                .map(|revision| (revision.weight.get(), has(revision))),
+        )
+    };
+    let ready = of(|revision| revision.endpoints.iter().any(|one| one.ready));
+    if ready.iter().any(|weight| *weight > 0) {
+        ready
+    } else {
+        of(|revision| !revision.usable().is_empty())
+    }
+}
+
+/// The same for those that hold a version. When none of them has a weight they share its requests evenly: who names a
+/// version wants that one.
+fn holding(service: &Service, version: &str) -> Vec<u32> {
+    let holds = |revision: &Revision| holds(revision, version);
+    let mut weights = effective(&service.revisions);
+    for (weight, revision) in weights.iter_mut().zip(&service.revisions) {
+        if !holds(revision) {
+            *weight = 0;
+        }
+    }
+    if weights.iter().all(|weight| *weight == 0) {
+        let alone = |r: &Revision| u32::from(holds(r) && !r.usable().is_empty());
+        weights = service.revisions.iter().map(alone).collect();
+    }
+    weights
+}
+
+impl LiveRevision {
+    fn new(
+        service: &ServiceName,
+        revision: &Revision,
+        routers: Routers,
+        before: Option<&Arc<Self>>,
+        metrics: &Metrics,
+    ) -> Self {
+        let name: Arc<str> = before.map_or_else(
+            || revision.name.as_str().into(),
+            |had| Arc::clone(&had.name),
+        );
+        let known: HashMap<SocketAddr, Arc<Pod>> = revision
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let had = before.and_then(|had| had.known.get(&endpoint.address));
+                let pod = had.map_or_else(|| Arc::new(Pod::new(endpoint.address)), Arc::clone);
+                (endpoint.address, pod)
+            })
+            .collect();
+        let usable = revision.usable();
+        let pods: Vec<Arc<Pod>> = usable
+            .iter()
+            .filter_map(|one| known.get(&one.address))
+            .map(Arc::clone)
+            .collect();
+        if let Some(before) = before.filter(|had| !had.pods.is_empty()) {
+            let is_new = |pod: &&Arc<Pod>| before.pods.iter().all(|had| had.address != pod.address);
+            pods.iter().filter(is_new).for_each(|pod| pod.joins());
+        }
+        Self {
+            meter: before.map_or_else(
+                || Arc::new(metrics.revision(service, &name)),
+                |had| Arc::clone(&had.meter),
+            ),
+            limit: revision.max_concurrency.map(|max| routers.share(max)),
+            name,
+            pods,
+            known,
+        }
+    }
+
+    /// A pod with room, entered.
+    pub(crate) fn enter(&self, want: &Want, is_held: bool) -> Option<Arc<Pod>> {
+        let limit = match self.limit {
+            Some(limit) => limit,
+            None if is_held => BURST,
+            None => u32::MAX,
+        };
+        let view = |i: usize| self.pods[i].view(limit, &want.avoid);
+        let draw = |n: usize| fastrand::usize(0..n);
+        // Who is faster may take the last place between the choice and the entry: then once more.
+        for _ in 0..3 {
+            let of_session = want.key.and_then(|key| {
+                balance::sticky(self.pods.len(), key, view, |i| self.pods[i].rank())
+            });
+            let chosen = of_session.or_else(|| balance::choose(self.pods.len(), view, draw))?;
+            if self.pods[chosen].enter(limit) {
+                return Some(Arc::clone(&self.pods[chosen]));
+            }
+        }
+        self.pods
+            .iter()
+            .find(|pod| pod.enter(limit))
+            .map(Arc::clone)
+    }
+
+    /// Whether another pod than those could be tried.
+    #[must_use]
+    pub fn has_other(&self, than: &[SocketAddr]) -> bool {
+        self.pods.iter().any(|pod| !than.contains(&pod.address))
+    }
+
+    /// A request to this pod failed by its fault. Answers whether it is left out now.
+    pub fn failed(&self, pod: &Pod) -> bool {
+        let out = self.pods.iter().filter(|pod| pod.is_out()).count();
+        pod.failed(outlier::may_go(self.pods.len(), out))
+    }
+}
