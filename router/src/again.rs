@@ -78,8 +78,12 @@ pub fn is_allowed(cause: Cause, tries: u32, settings: &Settings, live: &Live) ->
     tries < settings.retries && is_safe && live.budget.withdraw()
 }
 
-/// Reads the rest of an answer that is not passed on, if it is short, so that the connection can be used again.
-pub async fn put_aside(place: Place, (answer, connection): exchange::Answered) {
+/// Reads the rest of an answer that is not passed on, if it is short, so that the connection can be used again; not
+/// when it still waits for the rest of the request (`is_sent`).
+pub async fn put_aside(place: Place, (answer, connection): exchange::Answered, is_sent: bool) {
+    if !is_sent {
+        return;
+    }
     let read = Limited::new(answer.into_body(), LEFTOVER).collect();
     if let (Ok(Ok(_)), Connection::One(sender)) =
         (timeout(LEFTOVER_PATIENCE, read).await, connection)

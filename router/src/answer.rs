@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     access::Line,
+    body::Source,
     live::Place,
     metrics::End,
     pool::{Call, One},
@@ -47,6 +48,7 @@ pub struct Streamed {
 pub struct Flight {
     place: Place,
     connection: Connection,
+    source: Source<Incoming>,
     end: End,
     is_grpc: bool,
     line: Option<Box<Line>>,
@@ -99,7 +101,7 @@ impl Flight {
     #[must_use]
     pub fn new(
         place: Place,
-        connection: Connection,
+        (connection, source): (Connection, Source<Incoming>),
         head: (http::StatusCode, &HeaderMap),
         is_grpc: bool,
         arrived: Instant,
@@ -116,6 +118,7 @@ impl Flight {
         Self {
             place,
             connection,
+            source,
             end,
             is_grpc,
             line,
@@ -133,6 +136,7 @@ impl Drop for Flight {
         let is_whole = !matches!(self.end, End::Left | End::Broken);
         if let Connection::One(sender) = std::mem::replace(&mut self.connection, Connection::Gone)
             && is_whole
+            && self.source.is_sent()
         {
             self.place.pod.pool.put(sender);
         }

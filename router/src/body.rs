@@ -190,6 +190,14 @@ where
         }
     }
 
+    /// Whether all of it was given to the newest try. A connection that still waits for the rest of a body is of no use to
+    /// the next request, although its answer has ended.
+    #[must_use]
+    pub fn is_sent(&self) -> bool {
+        self.inner()
+            .is_none_or(|inner| inner.has_ended && inner.at == inner.kept.len())
+    }
+
     /// What its sender did wrong, if anything.
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {

@@ -242,6 +242,7 @@ impl Proxy {
             head,
             arrived,
             cookie,
+            source,
             ..
         } = passing;
         let patience = (!head.is_grpc).then_some(live.plan().settings().timeout);
@@ -250,7 +251,7 @@ impl Proxy {
                 let seen = (parts.status, &parts.headers);
                 let flight = Flight::new(
                     place,
-                    connection,
+                    (connection, source),
                     seen,
                     head.is_grpc,
                     arrived.into_std(),
@@ -333,7 +334,7 @@ impl Proxy {
             want.avoid.push(held.pod.address);
             let is_only = !held.revision.has_other(&want.avoid);
             if let Ok(answered) = sent {
-                put_aside(held, answered).await;
+                put_aside(held, answered, passing.source.is_sent()).await;
             } else {
                 drop(held);
             }

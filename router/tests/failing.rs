@@ -198,6 +198,54 @@ async fn a_pod_that_says_it_did_not_begin_is_asked_once_more_and_others_before_i
 }
 
 #[tokio::test]
+async fn a_connection_that_still_waits_for_a_body_is_not_given_to_the_next_request() {
+    // A pod that turns requests away by their heads, and would read on.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let early = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let away = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+                let mut head = Vec::new();
+                while let Ok(byte) = stream.read_u8().await {
+                    head.push(byte);
+                    if head.ends_with(b"\r\n\r\n") {
+                        stream.write_all(away).await.unwrap();
+                        if head.starts_with(b"POST") {
+                            while stream.read_u8().await.is_ok() {}
+                        }
+                        head.clear();
+                    }
+                }
+            });
+        }
+    });
+    let good = Pod::start("good").await;
+    let router = Router::start(
+        &cats(&[("cats-1", 100, &[early, good.address])], "timeout: 3s"),
+        &[],
+    );
+    for _ in 0..10 {
+        let mut slow = tokio::net::TcpStream::connect(router.http).await.unwrap();
+        let head = b"POST /v2 HTTP/1.1\r\nhost: cats.demo\r\ncontent-length: 8\r\n\r\nhalf";
+        slow.write_all(head).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        let begun = Instant::now();
+        let answer = router.get("cats.demo", "/v2").await;
+        assert_eq!(answer.code, 200);
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "it waits for nobody's body"
+        );
+        slow.write_all(b"rest").await.unwrap();
+        let mut answer = [0; 12];
+        slow.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
+
+#[tokio::test]
 async fn retries_have_a_budget() {
     let address = nobody().await;
     let router = Router::start(&cats(&[("cats-1", 100, &[address])], "retries: 5"), &[]);

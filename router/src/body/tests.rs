@@ -36,8 +36,9 @@ async fn a_body_that_fits_is_sent_as_often_as_needed() {
     let source = Source::new(body(&["abc", "def"]), rules);
     let mut broken_off = source.outgoing();
     broken_off.frame().await.unwrap().unwrap();
-    assert!(source.can_replay());
+    assert!(source.can_replay() && !source.is_sent());
     assert_eq!(sent(source.outgoing()).await.as_deref(), Ok("abcdef"));
+    assert!(source.is_sent());
     assert_eq!(sent(source.outgoing()).await.as_deref(), Ok("abcdef"));
     assert_eq!(
         broken_off.frame().await.unwrap().err(),
