@@ -135,7 +135,8 @@ def idle(bench, workload):
             print(f"| {server} | {which} | {median(some, 'rate'):,.0f} | {median(some, 'p50') * 1e3:.2f} | {median(some, 'p99') * 1e3:.2f} | {median(some, 'memory'):.0f} | {failed} | {some[-1]['held']} |")
     if "ortolan" in results:
         ours = results["ortolan"]
-        goal("p99 with the crowd against without", median(ours["crowd"], "p99") / median(ours["alone"], "p99"), 1.1, at_least=False)
+        ratios = [crowd["p99"] / alone["p99"] for crowd, alone in zip(ours["crowd"], ours["alone"])]
+        goal("p99 with the crowd against without, median of the rounds' ratios", statistics.median(ratios), 1.1, at_least=False)
 
 
 class Crowd:
