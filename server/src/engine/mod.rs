@@ -30,12 +30,7 @@ use ortolan_model::{
 };
 use tokio::sync::oneshot;
 
-use self::{
-    probe::Rows,
-    queue::{Job, Shared},
-    watch::Watch,
-    worker::Worker,
-};
+use self::{job::Job, probe::Rows, queue::Shared, watch::Watch, worker::Worker};
 use crate::{
     batch::Policy,
     infer::{Outcome, Request, RunError},
@@ -47,6 +42,7 @@ use crate::{
     tensor::Tensor,
 };
 
+mod job;
 mod probe;
 mod queue;
 mod runner;
@@ -78,7 +74,7 @@ pub struct Plan {
 
 /// The sessions' threads and the queue before them.
 pub struct Engine {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<Job>>,
     signature: Arc<Signature>,
     stopping: Arc<AtomicBool>,
     watches: Vec<Arc<Watch>>,

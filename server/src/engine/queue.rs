@@ -1,92 +1,42 @@
 //! The queue between the protocols and the sessions' threads: bounded, shared, decided by [`next_batch`].
+//!
+//! Invariants, which `scripts/loom.sh` holds against every order in which the threads may run: a job is taken once, or
+//! answered as late once; as long as a job could run, no thread that could take it sleeps; once closed, every thread ends,
+//! and none before the queue is empty.
 
-use std::{
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+#[cfg(not(ortolan_loom))]
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+#[cfg(ortolan_loom)]
+use loom::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(ortolan_loom)]
+use std::sync::PoisonError;
 
 use crate::{
     batch::{Batch, Policy, Queue, Waiting, next_batch},
-    infer::{Outcome, Request, RunError},
-    signature::Signature,
+    infer::RunError,
 };
 
-/// What is sent back to whoever waits.
-pub(super) type Answer = Result<Outcome, RunError>;
-
-/// A request on its way to a session.
-pub(super) struct Job {
-    pub(super) request: Request,
-    /// On the first axis; 1 where the model has no batch dimension.
-    pub(super) rows: usize,
-    /// Whether its rows can stand above and below those of others.
-    pub(super) can_join: bool,
-    pub(super) since: Instant,
-    pub(super) reply: oneshot::Sender<Answer>,
-}
-
-impl Job {
-    pub(super) fn new(
-        request: Request,
-        signature: &Signature,
-        reply: oneshot::Sender<Answer>,
-    ) -> Self {
-        let rows = signature.rows(&request);
-        Self {
-            rows: rows.unwrap_or(1),
-            can_join: rows.is_some_and(|rows| rows > 0),
-            request,
-            since: Instant::now(),
-            reply,
-        }
-    }
-}
-
-impl Waiting for Job {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The same inputs are given, and all dimensions but the first are equal.
-    fn joins(&self, other: &Self) -> bool {
-        let mut inputs = self.request.inputs.iter().zip(&other.request.inputs);
-        self.can_join
-            && other.can_join
-            && inputs.all(|pair| match pair {
-                (None, None) => true,
-                (Some(a), Some(b)) => a.shape.get(1..) == b.shape.get(1..),
-                _ => false,
-            })
-    }
-
-    fn since(&self) -> Instant {
-        self.since
-    }
-
-    fn deadline(&self) -> Option<Instant> {
-        self.request.deadline
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
-    }
+/// A job that can be told that it is too late for it.
+pub(super) trait Late: Waiting {
+    /// Tells it.
+    fn answer(self);
 }
 
 /// Shared by the engine and its threads.
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct Shared<J> {
+    state: Mutex<State<J>>,
     /// A request came, or the end.
     news: Condvar,
     capacity: usize,
 }
 
-struct State {
-    queue: Queue<Job>,
+struct State<J> {
+    queue: Queue<J>,
     policy: Policy,
-    is_closed: bool,
     idle: Idle,
+    is_closed: bool,
 }
 
 /// Threads that wait for news, and how many of them were called and have not come yet. Calling one takes a system call
@@ -113,13 +63,13 @@ impl Idle {
     }
 }
 
-impl Shared {
+impl<J: Late> Shared<J> {
     pub(super) fn new(capacity: usize, levels: usize) -> Self {
         let state = State {
             queue: Queue::new(levels),
             policy: Policy::ALONE,
-            is_closed: false,
             idle: Idle::default(),
+            is_closed: false,
         };
         Self {
             state: Mutex::new(state),
@@ -136,8 +86,8 @@ impl Shared {
         self.lock().queue.len()
     }
 
-    /// Queues a job for a session, or gives it back with the reason.
-    pub(super) fn push(&self, level: usize, job: Job) -> Result<(), RunError> {
+    /// Queues a job for a session, or drops it with the reason.
+    pub(super) fn push(&self, level: usize, job: J) -> Result<(), RunError> {
         let mut state = self.lock();
         if state.is_closed {
             return Err(RunError::Stopping);
@@ -148,26 +98,25 @@ impl Shared {
             dropped = state.queue.sweep(Instant::now());
         }
         let has_room = state.queue.len() < self.capacity;
-        let mut must_call = false;
         if has_room {
             state.queue.push(level, job);
-            must_call = state.idle.call();
         }
+        let calls = has_room && state.idle.call();
         drop(state);
-        answer_late(dropped);
+        dropped.into_iter().for_each(Late::answer);
         if !has_room {
             return Err(RunError::Busy {
                 waiting: self.capacity,
             });
         }
-        if must_call {
+        if calls {
             self.news.notify_one();
         }
         Ok(())
     }
 
     /// Waits for jobs that run together; `None` once the queue is closed and empty.
-    pub(super) fn next(&self) -> Option<Vec<Job>> {
+    pub(super) fn next(&self) -> Option<Vec<J>> {
         let mut state = self.lock();
         loop {
             let State {
@@ -181,17 +130,22 @@ impl Shared {
                 true => Batch::default(),
                 false => next_batch(queue, policy, Instant::now()),
             };
+            if !batch.run.is_empty() {
+                // What is left may have to run while this thread is busy: another one sees to it. Who is woken first is not
+                // promised, so that one may sleep on who saw an empty queue.
+                let calls = !state.queue.is_empty() && state.idle.call();
+                drop(state);
+                if calls {
+                    self.news.notify_one();
+                }
+                batch.dropped.into_iter().for_each(Late::answer);
+                return Some(batch.run);
+            }
             if !batch.dropped.is_empty() {
                 drop(state);
-                answer_late(batch.dropped);
-                if !batch.run.is_empty() {
-                    return Some(batch.run);
-                }
+                batch.dropped.into_iter().for_each(Late::answer);
                 state = self.lock();
                 continue;
-            }
-            if !batch.run.is_empty() {
-                return Some(batch.run);
             }
             state = self.wait(state, batch.wait);
         }
@@ -199,23 +153,23 @@ impl Shared {
 
     fn wait<'s>(
         &'s self,
-        mut state: MutexGuard<'s, State>,
+        mut state: MutexGuard<'s, State<J>>,
         until: Option<Instant>,
-    ) -> MutexGuard<'s, State> {
+    ) -> MutexGuard<'s, State<J>> {
         state.idle.waiting += 1;
-        let waited = match until {
-            None => self.news.wait(state),
+        let mut state = match until {
+            None => self
+                .news
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner),
             Some(until) => {
                 // Never zero: a condition variable may come back a hair too early, again and again.
                 let rest =
                     until.saturating_duration_since(Instant::now()) + Duration::from_micros(1);
                 let waited = self.news.wait_timeout(state, rest);
-                waited
-                    .map(|(state, _)| state)
-                    .map_err(|poisoned| PoisonError::new(poisoned.into_inner().0))
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
         };
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         state.idle.leave();
         state
     }
@@ -227,49 +181,14 @@ impl Shared {
     }
 
     /// Takes out everything that waits.
-    pub(super) fn drain(&self) -> Vec<Job> {
+    pub(super) fn drain(&self) -> Vec<J> {
         self.lock().queue.drain()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Who left hears nothing; who came too late hears that.
-fn answer_late(jobs: Vec<Job>) {
-    for job in jobs {
-        let _ = job.reply.send(Err(RunError::Deadline));
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_thread_is_called_once_until_it_comes_and_each_that_waits_can_be_called() {
-        let mut idle = Idle::default();
-        assert!(!idle.call(), "nobody waits");
-        idle.waiting = 2;
-        assert!(idle.call() && idle.call());
-        assert!(!idle.call(), "both are on their way");
-        idle.leave();
-        assert!(!idle.call(), "the other one still is");
-        idle.leave();
-        assert!(!idle.call(), "nobody waits");
-    }
-
-    #[test]
-    fn a_thread_that_comes_by_itself_leaves_nobody_uncalled() {
-        let mut idle = Idle {
-            waiting: 2,
-            called: 1,
-        };
-        // Of two one was called, and the other one comes.
-        idle.leave();
-        assert!(idle.call(), "whoever still waits hears of the next");
-        idle.leave();
-        assert_eq!((idle.waiting, idle.called), (0, 0));
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use ort::{
     value::DynValue,
 };
 
-use super::queue::Job;
+use super::job::Job;
 use crate::{
     infer::{Request, RunError},
     output::Output,

@@ -20,8 +20,9 @@ use thread_priority::{
 
 use super::{
     First, Plan, Report, internal,
+    job::Job,
     probe::{self, Rows},
-    queue::{Job, Shared},
+    queue::Shared,
     runner::{Apart, Runner},
     watch::Watch,
 };
@@ -57,7 +58,7 @@ fn take_turns() {
 }
 
 pub(super) struct Worker {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared<Job>>,
     pub(super) watch: Arc<Watch>,
     pub(super) stopping: Arc<AtomicBool>,
     pub(super) meter: Arc<Meter>,
