@@ -9,9 +9,7 @@ use ortolan_operator::{
 fn main() -> anyhow::Result<()> {
     match Options::parse().command {
         Command::Crd => {
-            for crd in ortolan_crds::all() {
-                print!("{}", ortolan_crds::to_yaml(&crd)?);
-            }
+            print!("{}", ortolan_crds::YAML);
             Ok(())
         }
         Command::Check(options) => run::runtime()?.block_on(run::check(&options)),
