@@ -38,7 +38,7 @@ py:ensurepip python3-venv
 /etc/ssl/certs/ca-certificates.crt ca-certificates
 flock util-linux
 N
-  [ -z "$checks" ] || echo "shellcheck shellcheck"
+  [ -z "$checks" ] || printf '%s\n' 'shellcheck shellcheck' '/usr/lib/*/faketime/libfaketimeMT.so.1 libfaketime'
   [ -n "$cluster" ] || return 0
   cat <<'N'
 objdump binutils
