@@ -7,6 +7,7 @@ mod bad;
 mod batching;
 mod disturbance;
 mod drain;
+mod examples;
 mod first;
 mod gpu;
 mod grpc;
