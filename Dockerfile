@@ -1,6 +1,6 @@
 # The images. cargo builds the programs outside, against the glibc of the base (no compiler image is needed, and none is to be had offline);
 # scripts/images.sh lays them out in a folder that is the build context:
-#   ortolan-operator  ortolan-server  ortolan-model-store  ortolan-e2e-load  onnxruntime/  onnxruntime-gpu/  models/
+#   ortolan-operator  ortolan-router  ortolan-server  ortolan-model-store  ortolan-e2e-load  onnxruntime/  onnxruntime-gpu/  models/
 # BASE is a root file system with glibc, libstdc++ and the CA certificates and no shell: distroless, or what scripts/images.sh makes of
 # Debian's packages where there is no registry.
 ARG BASE=gcr.io/distroless/cc-debian12:nonroot
@@ -13,6 +13,12 @@ COPY ortolan-operator /usr/bin/ortolan-operator
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/usr/bin/ortolan-operator"]
+
+FROM ${BASE} AS router
+COPY ortolan-router /usr/bin/ortolan-router
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/usr/bin/ortolan-router"]
 
 FROM ${BASE} AS server
 COPY onnxruntime/ /opt/ortolan/lib/

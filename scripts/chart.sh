@@ -70,15 +70,17 @@ crd_is_verbatim() {
 
 # What must hold for every case: rules without wildcards and secrets, pods that PodSecurity "restricted" admits, nothing random.
 invariants() {
-  local case yaml
+  local case yaml pods words
   for case in $CASES; do
     yaml=$WORK/$case.golden
     grep -nE '(\[|, |- )["'\'']?\*["'\'']?(\]|,|$)' "$yaml" >&2 && problem "$case: a wildcard in a rule"
     grep -nwE 'secrets|serviceaccounts|impersonate|escalate|bind' "$yaml" >&2 && problem "$case: a rule that reaches for secrets or other people's rights"
     render "$case" | without_schema | cmp -s - "$yaml" || problem "$case: two renderings differ"
-    [ "$(grep -c 'runAsNonRoot: true' "$yaml")" = 2 ] && [ "$(grep -c 'readOnlyRootFilesystem: true' "$yaml")" = 2 ] \
-      && [ "$(grep -c 'drop: \[ALL\]' "$yaml")" = 2 ] && [ "$(grep -c 'type: RuntimeDefault' "$yaml")" = 2 ] \
-      || problem "$case: the operator's pod and the check's pod must both be fit for PodSecurity restricted"
+    # The operator's pod, the check's, and where they are the routers'.
+    pods=$((2 + $(grep -c 'name: router$' "$yaml" || true)))
+    for words in 'runAsNonRoot: true' 'readOnlyRootFilesystem: true' 'drop: \[ALL\]' 'type: RuntimeDefault'; do
+      [ "$(grep -c "$words" "$yaml")" = "$pods" ] || problem "$case: each of the $pods pods must be fit for PodSecurity restricted: $words"
+    done
   done
   for case in namespaced watched; do
     grep -n 'kind: ClusterRole' "$WORK/$case.golden" >&2 && problem "$case: a namespaced install must not hold a ClusterRole"

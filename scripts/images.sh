@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the images operator, server and model-store (when they are named also load and bundle, for the end-to-end tests, and server-cuda) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
+# Builds the images operator, server and model-store (when they are named also router, and load and bundle, for the end-to-end tests, and server-cuda) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
 # whose parts have not changed. Uses a running Docker engine, else buildah (as root); no registry is needed.
 #   scripts/images.sh [IMAGE...]
 #   ORTOLAN_IMAGE_PREFIX=localhost/ortolan  ORTOLAN_IMAGE_TAG=dev     what the images are called
@@ -12,9 +12,9 @@ set -euo pipefail
 IMAGES=("$@"); [ "$#" -gt 0 ] || IMAGES=(operator server model-store)
 PREFIX=${ORTOLAN_IMAGE_PREFIX:-localhost/ortolan} TAG=${ORTOLAN_IMAGE_TAG:-dev}
 OUT=$ORTOLAN_CACHE/images
-declare -A PACKAGE=([operator]=ortolan-operator [server]=ortolan-server [model-store]=ortolan-model-store [load]=ortolan-e2e-load [bundle]=ortolan-server [server-cuda]=ortolan-server)
-declare -A BUDGET_MB=([operator]=45 [server]=90 [model-store]=200 [load]=40 [bundle]=110 [server-cuda]=4500)   # uncompressed; what a node has to pull decides how fast a pod starts. Of server-cuda 335 MB are ours, the rest is NVIDIA's base
-for i in "${IMAGES[@]}"; do [ -n "${PACKAGE[$i]:-}" ] || die "no image '$i'; there are: operator, server, model-store, load, bundle, server-cuda"; done
+declare -A PACKAGE=([operator]=ortolan-operator [router]=ortolan-router [server]=ortolan-server [model-store]=ortolan-model-store [load]=ortolan-e2e-load [bundle]=ortolan-server [server-cuda]=ortolan-server)
+declare -A BUDGET_MB=([operator]=45 [router]=45 [server]=90 [model-store]=200 [load]=40 [bundle]=110 [server-cuda]=4500)   # uncompressed; what a node has to pull decides how fast a pod starts. Of server-cuda 335 MB are ours, the rest is NVIDIA's base
+for i in "${IMAGES[@]}"; do [ -n "${PACKAGE[$i]:-}" ] || die "no image '$i'; there are: operator, router, server, model-store, load, bundle, server-cuda"; done
 mkdir -p "$OUT"
 exec 7> "$OUT/lock"; flock 7
 
@@ -86,7 +86,7 @@ stage() {
   local i gpu
   STAGE=$OUT/context; rm -rf "$STAGE"; mkdir -p "$STAGE"/{onnxruntime,onnxruntime-gpu,models}
   : > "$STAGE/models/efficientnet-lite0.tar.gz"
-  for i in operator server model-store load; do : > "$STAGE/${PACKAGE[$i]}"; done
+  for i in operator router server model-store load; do : > "$STAGE/${PACKAGE[$i]}"; done
   for i in "${IMAGES[@]}"; do
     install -m755 "$CARGO_TARGET_DIR/release/${PACKAGE[$i]}" "$STAGE/"
     [ -z "$BASE_GLIBC" ] || runs_on_base "$STAGE/${PACKAGE[$i]}" "$BASE_GLIBC"
@@ -101,7 +101,7 @@ stage() {
   done
   find "$STAGE" -exec touch -h -d @0 {} +
 }
-parts() { case $1 in operator) echo ortolan-operator;; server) echo ortolan-server onnxruntime;; model-store) echo ortolan-model-store models;; bundle) echo ortolan-server onnxruntime models/efficientnet-lite0.tar.gz;; load) echo ortolan-e2e-load;; server-cuda) echo ortolan-server onnxruntime-gpu;; esac; }
+parts() { case $1 in operator) echo ortolan-operator;; router) echo ortolan-router;; server) echo ortolan-server onnxruntime;; model-store) echo ortolan-model-store models;; bundle) echo ortolan-server onnxruntime models/efficientnet-lite0.tar.gz;; load) echo ortolan-e2e-load;; server-cuda) echo ortolan-server onnxruntime-gpu;; esac; }
 content_key() { # content_key IMAGE
   { echo "$PREFIX $TAG $BASE_KEY$([ "$1" != server-cuda ] || echo " ${CUDA_ARG[*]-}")"; cat "$REPO/Dockerfile"; cd "$STAGE"; # shellcheck disable=SC2046
     find $(parts "$1") -type f | LC_ALL=C sort | xargs sha256sum; } | sha256sum | cut -c1-16

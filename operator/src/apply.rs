@@ -153,6 +153,7 @@ impl<'a> Writer<'a> {
                     Kind::Deployment => self.delete(&i.deployments, &name, &uid).await?,
                     Kind::DisruptionBudget => self.delete(&i.budgets, &name, &uid).await?,
                     Kind::Pod => self.delete_pod(&name, &uid).await?,
+                    Kind::Service => self.delete(&i.services, &name, &uid).await?,
                 },
             }
         }

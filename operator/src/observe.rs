@@ -69,7 +69,9 @@ pub async fn observe(
         reports: BTreeMap::new(),
         outage: context.outage.last(),
     };
-    if observed.services.is_empty() && observed.service.meta().deletion_timestamp.is_none() {
+    let is_known = |service: &Service| service.metadata.name.as_deref() == Some(&key.name);
+    let is_asked_for = observed.service.meta().deletion_timestamp.is_none();
+    if is_asked_for && !observed.services.iter().any(is_known) {
         observed.foreign = foreign_service(context, key, &mut observed).await?;
     }
     let ask_again = ask_pods(context, key, &mut observed);

@@ -49,6 +49,10 @@ pub struct Run {
     /// The pull policy of the server's image; Kubernetes' own default when absent.
     #[arg(long, env = "ORTOLAN_IMAGE_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: Option<String>,
+    /// The full name of the routers' Service, such as `ortolan-router.ortolan-system.svc.cluster.local`: the Service of each
+    /// InferenceService becomes an alias of it. Without it that Service selects the pods of the revision that serves.
+    #[arg(long, env = "ORTOLAN_ROUTER", value_parser = router_name)]
+    pub router: Option<String>,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "ORTOLAN_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,
@@ -97,6 +101,56 @@ impl Run {
         Defaults {
             images,
             image_pull_policy: self.image_pull_policy.clone(),
+            router: self.router.clone(),
+        }
+    }
+}
+
+/// An alias resolves only to a full name; Kubernetes refuses anything but lower-case labels.
+fn router_name(name: &str) -> Result<String, String> {
+    let is_label = |label: &str| {
+        let mut all = label.chars();
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && all.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    let labels: Vec<&str> = name.split('.').collect();
+    match labels.get(2) {
+        Some(&"svc") if labels.len() >= 4 && labels.iter().all(|label| is_label(label)) => {
+            Ok(name.to_owned())
+        }
+        _ => Err(format!(
+            "{name:?} is no full name of a Service: write NAME.NAMESPACE.svc.CLUSTER_DOMAIN, such as ortolan-router.ortolan-system.svc.cluster.local"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_name_of_a_service_is_taken_for_the_routers() {
+        for good in ["r.ns.svc.cluster.local", "ortolan-router.a-1.svc.local"] {
+            assert_eq!(router_name(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "router",
+            "r.ns",
+            "r.ns.svc",
+            "r.ns.pod.cluster.local",
+            "R.ns.svc.a",
+            "r..svc.a",
+            "-r.ns.svc.a",
+        ] {
+            let refused = router_name(bad).expect_err(bad);
+            assert!(
+                refused.contains("NAME.NAMESPACE.svc.CLUSTER_DOMAIN"),
+                "{refused}"
+            );
         }
     }
 }

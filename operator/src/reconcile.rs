@@ -9,6 +9,7 @@ use ortolan_core::{
     observed::Observed,
     plan::{self, Plan},
     status,
+    validate::Defaults,
 };
 use ortolan_crds::InferenceService;
 
@@ -107,7 +108,7 @@ async fn work(context: &Context, key: &Key, service: InferenceService) -> Result
             Ok(next.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
-            if let Some(mut refusal) = refusal(&observed, &error) {
+            if let Some(mut refusal) = refusal(&observed, &context.defaults, &error) {
                 // The revision that serves is looked after all the same; the first error says more than one of this.
                 if let Err(also) = writer.apply(std::mem::take(&mut refusal.writes)).await {
                     tracing::warn!(service = key.name, namespace = key.namespace, error = %also,
@@ -158,7 +159,7 @@ async fn report(
 }
 
 /// What people are told of a write that was refused; errors that pass by themselves are only logged.
-fn refusal(observed: &Observed, error: &apply::Error) -> Option<Plan> {
+fn refusal(observed: &Observed, defaults: &Defaults, error: &apply::Error) -> Option<Plan> {
     let (foreign, message) = match error {
         apply::Error::Foreign(foreign) => (Some(foreign), plan::collision(foreign)),
         apply::Error::Refused { .. } => (None, error.to_string()),
@@ -177,6 +178,7 @@ fn refusal(observed: &Observed, error: &apply::Error) -> Option<Plan> {
     };
     Some(plan::keep(
         observed,
+        defaults,
         foreign,
         error.reason(),
         &message,

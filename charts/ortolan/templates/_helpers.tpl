@@ -35,6 +35,20 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- define "ortolan.router" -}}
+{{- include "ortolan.fullname" . }}-router
+{{- end -}}
+
+{{- define "ortolan.routerSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "ortolan.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: router
+{{- end -}}
+
+{{- define "ortolan.routerLabels" -}}
+{{ include "ortolan.labels" . | replace "app.kubernetes.io/component: operator" "app.kubernetes.io/component: router" }}
+{{- end -}}
+
 {{- define "ortolan.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "ortolan.operator" .) -}}

@@ -67,9 +67,11 @@ pub fn helm_values() -> Vec<String> {
         format!("images.registry={registry}"),
         format!("images.tag={tag}"),
         format!("images.operator={path}/operator"),
+        format!("images.router={path}/router"),
         format!("images.server.cpu={path}/server"),
         // A run has few services, and a node has few cores.
         "resources.requests.cpu=20m".into(),
+        "router.resources.requests.cpu=20m".into(),
     ] {
         values.extend(["--set".into(), value]);
     }

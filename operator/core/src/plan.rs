@@ -5,7 +5,7 @@
 //!
 //! 1. the ControllerRevision, before anything that it describes;
 //! 2. recorded digests, Deployments (created with their replicas, then `ortolan/autoscaler` takes
-//!    that field), PodDisruptionBudgets;
+//!    that field), PodDisruptionBudgets, the revisions' Services where there are routers;
 //! 3. the stable mark, before the Service and the status that follow from it;
 //! 4. the Service;
 //! 5. removal of what no longer runs, and of revisions past the history;
@@ -54,7 +54,7 @@ pub enum Object {
     Deployment(Box<Deployment>),
     /// A revision's disruption budget.
     DisruptionBudget(Box<PodDisruptionBudget>),
-    /// What clients talk to.
+    /// What clients talk to, or what tells the routers of a revision's pods.
     Service(Box<Service>),
 }
 
@@ -71,6 +71,8 @@ pub enum Kind {
     DisruptionBudget,
     /// Pod
     Pod,
+    /// Service
+    Service,
 }
 
 /// One write. Everything is in the InferenceService's namespace.
@@ -137,19 +139,35 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
     };
     let validated = match validate(&observed.service, defaults) {
         Ok(validated) => validated,
-        Err(invalid) => return keep(observed, None, "InvalidSpec", &invalid.to_string(), now),
+        Err(invalid) => {
+            return keep(
+                observed,
+                defaults,
+                None,
+                "InvalidSpec",
+                &invalid.to_string(),
+                now,
+            );
+        }
     };
     let identity = revision::identify(&validated.service, &validated.template, &revisions);
     let wanted = match &identity {
         Identity::Known(name) | Identity::New(name, _) => name.clone(),
     };
-    if let Some(foreign) = foreign(observed, &wanted) {
-        let kept = keep(observed, None, "NameCollision", &collision(&foreign), now);
+    if let Some(foreign) = foreign(observed, defaults, &wanted) {
+        let kept = keep(
+            observed,
+            defaults,
+            None,
+            "NameCollision",
+            &collision(&foreign),
+            now,
+        );
         let look_again = observed.foreign.is_some().then_some(LOOK_AGAIN);
         let requeue = kept.requeue.into_iter().chain(look_again).min();
         return Plan { requeue, ..kept };
     }
-    let mut planner = Planner::new(observed, revisions, wanted, now);
+    let mut planner = Planner::new(observed, defaults, revisions, wanted, now);
     if let Identity::New(name, number) = identity {
         planner.create_revision(&validated, name, number);
     }
@@ -187,7 +205,7 @@ fn revisions(observed: &Observed) -> Result<Vec<Revision>, String> {
 }
 
 /// An object with our labels and a name that we need, but of another owner (an orphan, say).
-fn foreign(observed: &Observed, wanted: &RevisionName) -> Option<Foreign> {
+fn foreign(observed: &Observed, defaults: &Defaults, wanted: &RevisionName) -> Option<Foreign> {
     if let Some(foreign) = &observed.foreign {
         return Some(foreign.clone());
     }
@@ -199,11 +217,13 @@ fn foreign(observed: &Observed, wanted: &RevisionName) -> Option<Foreign> {
             name: name.to_owned(),
         })
     };
-    let service = observed
-        .services
-        .iter()
-        .find_map(|s| taken("Service", &s.metadata, observed.name()));
     let name = wanted.as_str();
+    let of_the_revision = defaults.router.is_some().then_some(name);
+    let service_names = [Some(observed.name()), of_the_revision];
+    let service = observed.services.iter().find_map(|s| {
+        let mut names = service_names.into_iter().flatten();
+        names.find_map(|name| taken("Service", &s.metadata, name))
+    });
     service
         .or_else(|| {
             observed
@@ -233,6 +253,8 @@ fn foreign(observed: &Observed, wanted: &RevisionName) -> Option<Foreign> {
 
 struct Planner<'a> {
     observed: &'a Observed,
+    /// The routers' Service, where there are routers.
+    router: Option<&'a str>,
     owner: Owner,
     revisions: Vec<Revision>,
     wanted: RevisionName,
@@ -248,11 +270,13 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(
         observed: &'a Observed,
+        defaults: &'a Defaults,
         revisions: Vec<Revision>,
         wanted: RevisionName,
         now: Timestamp,
     ) -> Self {
         Self {
+            router: defaults.router.as_deref(),
             owner: Owner::of(&observed.service),
             stable: stable(observed, &revisions, now),
             health: health(observed, now),

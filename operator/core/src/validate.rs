@@ -14,6 +14,8 @@ pub struct Defaults {
     pub images: BTreeMap<Provider, String>,
     /// The pull policy of the server's image, when not Kubernetes' own default.
     pub image_pull_policy: Option<String>,
+    /// The full name of the routers' Service; without one the Services select the pods themselves.
+    pub router: Option<String>,
 }
 
 /// How long a pod serves on after it was told to end.
@@ -217,7 +219,7 @@ mod tests {
         let spec: InferenceServiceSpec = serde_json::from_value(spec).expect("a spec");
         let defaults = Defaults {
             images: BTreeMap::from([(Provider::CPU, "cpu:1".into())]),
-            image_pull_policy: None,
+            ..Defaults::default()
         };
         validate(&InferenceService::new(name, spec), &defaults)
     }

@@ -16,6 +16,7 @@ mod leftovers;
 mod outage;
 mod repository;
 mod rollout;
+mod router;
 mod sources;
 mod storage;
 mod texts;

@@ -16,7 +16,7 @@ pub use disruption_budget::disruption_budget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use ortolan_crds::{InferenceService, names};
 pub use pod::pod_template;
-pub use service::service;
+pub use service::{Front, revision_service, service};
 
 use crate::revision::RevisionName;
 

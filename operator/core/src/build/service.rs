@@ -1,4 +1,4 @@
-//! The Service in front of the revision that serves.
+//! The Services: the one that clients talk to, and behind routers one for each revision.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -6,26 +6,68 @@ use k8s_openapi::{
 };
 use ortolan_crds::names;
 
-use super::{Owner, selector, service_labels};
+use super::{Owner, revision_labels, selector, service_labels};
 use crate::revision::RevisionName;
 
-/// Named as the InferenceService; moves to another revision by its selector.
+/// Where the requests of a service go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front<'a> {
+    /// To the pods of one revision.
+    Pods(&'a RevisionName),
+    /// To the routers, under their Service's full name, `router.ortolan-system.svc.cluster.local`: of a shorter one the
+    /// alias does not resolve. They choose the revision by the status.
+    Router(&'a str),
+}
+
+/// Named as the InferenceService. Before pods it moves to another revision by its selector; before routers it is an alias
+/// of their Service, with no endpoints of its own to be written anew at each of their restarts.
 #[must_use]
-pub fn service(owner: &Owner, revision: &RevisionName) -> Service {
-    Service {
-        metadata: owner.meta(&owner.name, service_labels(&owner.name)),
-        spec: Some(ServiceSpec {
+pub fn service(owner: &Owner, front: Front<'_>) -> Service {
+    let kind = match front {
+        Front::Pods(revision) => ServiceSpec {
             type_: Some("ClusterIP".into()),
             selector: Some(selector(&owner.name, revision)),
-            ports: Some(vec![ServicePort {
-                name: Some("http".into()),
-                port: names::SERVICE_PORT,
-                target_port: Some(IntOrString::String("http".into())),
-                protocol: Some("TCP".into()),
-                ..ServicePort::default()
-            }]),
+            ports: Some(vec![port(Some(IntOrString::String("http".into())))]),
+            ..ServiceSpec::default()
+        },
+        Front::Router(name) => ServiceSpec {
+            type_: Some("ExternalName".into()),
+            external_name: Some(name.to_owned()),
+            ports: Some(vec![port(None)]),
+            ..ServiceSpec::default()
+        },
+    };
+    Service {
+        metadata: owner.meta(&owner.name, service_labels(&owner.name)),
+        spec: Some(kind),
+        status: None,
+    }
+}
+
+/// Named as the revision: makes EndpointSlices for the routers, and has no address. Pods that are not ready stand in
+/// them, too, so that a router need not wait for a probe of the kubelet's.
+#[must_use]
+pub fn revision_service(owner: &Owner, revision: &RevisionName) -> Service {
+    Service {
+        metadata: owner.meta(revision.as_str(), revision_labels(&owner.name, revision)),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".into()),
+            cluster_ip: Some("None".into()),
+            publish_not_ready_addresses: Some(true),
+            selector: Some(selector(&owner.name, revision)),
+            ports: Some(vec![port(Some(IntOrString::String("http".into())))]),
             ..ServiceSpec::default()
         }),
         status: None,
+    }
+}
+
+fn port(target_port: Option<IntOrString>) -> ServicePort {
+    ServicePort {
+        name: Some("http".into()),
+        port: names::SERVICE_PORT,
+        target_port,
+        protocol: Some("TCP".into()),
+        ..ServicePort::default()
     }
 }

@@ -20,6 +20,7 @@ fn built(spec: Value) -> Value {
             (Provider::CUDA, "cuda:1".into()),
         ]),
         image_pull_policy: Some("IfNotPresent".into()),
+        router: None,
     };
     let validated = validate(&service, &defaults).expect("valid");
     let revision = RevisionName::new("m-12345678");
@@ -153,7 +154,7 @@ fn the_service_selects_one_revision() {
         namespace: "ns".into(),
         uid: "u1".into(),
     };
-    let service = service(&owner, &RevisionName::new("m-1"));
+    let service = service(&owner, Front::Pods(&RevisionName::new("m-1")));
     let spec = service.spec.expect("a spec");
     assert_eq!(
         spec.selector.expect("a selector"),

@@ -11,12 +11,14 @@ use crate::{
     observed::{Foreign, Observed},
     revision::RevisionName,
     status,
+    validate::Defaults,
 };
 
 /// The plan; `foreign` is an object that no watch shows, since it lacks our labels.
 #[must_use]
 pub fn keep(
     observed: &Observed,
+    defaults: &Defaults,
     foreign: Option<&Foreign>,
     reason: &str,
     message: &str,
@@ -29,7 +31,7 @@ pub fn keep(
     let Some((stable, _)) = stable(observed, &revisions, now) else {
         return refused();
     };
-    let mut planner = Planner::new(observed, revisions, stable.clone(), now);
+    let mut planner = Planner::new(observed, defaults, revisions, stable.clone(), now);
     planner.taken = taken(observed, foreign);
     let decision = planner.decide();
     planner.record_digests();

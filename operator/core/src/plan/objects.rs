@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::{HISTORY, Kind, Object, Planner, Write};
 use crate::{
-    build, drift, failure,
+    build::{self, Front},
+    drift, failure,
     notice::Notice,
     observed::{Report, find, label},
     revision::{self, RevisionName},
@@ -126,6 +127,9 @@ impl Planner<'_> {
                 name.as_str(),
                 Object::DisruptionBudget(Box::new(budget)),
             );
+            if self.router.is_some() {
+                self.tell_routers(name);
+            }
         } else {
             // A revision without a record (deleted by hand) keeps its pods, and can still be scaled.
             self.scale(name, replicas);
@@ -166,9 +170,20 @@ impl Planner<'_> {
         }
     }
 
-    /// The Service, on the revision that serves.
+    /// The revision's Service, from which the routers know its pods.
+    fn tell_routers(&mut self, name: &RevisionName) {
+        let mut object = build::revision_service(&self.owner, name);
+        let desired = seal(&mut object, |s| &mut s.metadata);
+        let live = find(&self.observed.services, |s| &s.metadata, name.as_str());
+        let need = need(&desired, live);
+        let object = Object::Service(Box::new(object));
+        self.apply(need, "Service", name.as_str(), object);
+    }
+
+    /// The Service, on the revision that serves or on the routers.
     pub(super) fn serve(&mut self, revision: &RevisionName) {
-        let mut object = build::service(&self.owner, revision);
+        let front = self.router.map_or(Front::Pods(revision), Front::Router);
+        let mut object = build::service(&self.owner, front);
         let desired = seal(&mut object, |s| &mut s.metadata);
         let live = find(
             &self.observed.services,
@@ -200,8 +215,16 @@ impl Planner<'_> {
         }
     }
 
-    /// Deployments and budgets of revisions that no longer run.
+    /// Services, Deployments and budgets of revisions that no longer run, and Services that no router needs.
     pub(super) fn remove(&mut self, decision: &Decision) {
+        for service in &self.observed.services {
+            let meta = &service.metadata;
+            let is_a_revisions = label(meta, names::REVISION).is_some();
+            let is_needed = self.router.is_some() && runs(decision, meta);
+            if self.observed.owns(meta) && is_a_revisions && !is_needed {
+                self.writes.push(delete(Kind::Service, meta));
+            }
+        }
         // The budgets first: of one whose pods have lost their Deployment Kubernetes warns in an event.
         for budget in &self.observed.budgets {
             let meta = &budget.metadata;

@@ -7,11 +7,14 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod routers;
+
 /// What an API server and a controller manager would hold and do, as far as a plan can see it.
 struct World {
     observed: Observed,
     now: Timestamp,
     uids: u32,
+    router: Option<String>,
 }
 
 impl World {
@@ -29,6 +32,14 @@ impl World {
             observed,
             now,
             uids: 0,
+            router: None,
+        }
+    }
+
+    fn behind_routers(spec: Value) -> Self {
+        Self {
+            router: Some("router.system.svc.cluster.local".into()),
+            ..Self::new(spec)
         }
     }
 
@@ -43,7 +54,8 @@ impl World {
             &self.observed,
             &Defaults {
                 images,
-                image_pull_policy: None,
+                router: self.router.clone(),
+                ..Defaults::default()
             },
             self.now,
         )
@@ -142,6 +154,7 @@ impl World {
                 Kind::Deployment => drop_named(&mut o.deployments, |d| &d.metadata, &name),
                 Kind::DisruptionBudget => drop_named(&mut o.budgets, |b| &b.metadata, &name),
                 Kind::Pod => drop_named(&mut o.pods, |p| &p.metadata, &name),
+                Kind::Service => drop_named(&mut o.services, |s| &s.metadata, &name),
             },
         }
     }
@@ -311,8 +324,14 @@ fn the_mark_is_written_before_the_service_moves_and_the_old_revision_goes_last()
 
 #[test]
 fn a_stop_after_any_write_leads_to_the_same_end() {
+    for make in [World::new, World::behind_routers] {
+        stops_lead_to_the_same_end(make);
+    }
+}
+
+fn stops_lead_to_the_same_end(make: fn(Value) -> World) {
     let run = |stops: &[usize]| {
-        let mut world = World::new(one());
+        let mut world = make(one());
         for (change, stop) in [None, Some(two()), Some(one())].into_iter().zip(stops) {
             if let Some(spec) = change {
                 world.change(spec);
@@ -327,9 +346,9 @@ fn a_stop_after_any_write_leads_to_the_same_end() {
         world.end_state()
     };
     let whole = run(&[usize::MAX; 3]);
-    for a in 0..6 {
-        for b in 0..6 {
-            let c = (a + b) % 6;
+    for a in 0..7 {
+        for b in 0..7 {
+            let c = (a + b) % 7;
             assert_eq!(run(&[a, b, c]), whole, "stops after {a}, {b}, {c} writes");
         }
     }
@@ -358,7 +377,7 @@ fn a_deleted_record_of_the_serving_revision_comes_back_without_a_restart() {
         &world.observed,
         &Defaults {
             images,
-            image_pull_policy: None,
+            ..Defaults::default()
         },
         world.now,
     );
@@ -384,6 +403,7 @@ fn new_defaults_change_no_live_revision() {
     let defaults = Defaults {
         images,
         image_pull_policy: Some("Always".into()),
+        router: None,
     };
     assert_eq!(plan(&world.observed, &defaults, world.now).writes, []);
 }

@@ -1,0 +1,134 @@
+//! With routers before the pods.
+
+use k8s_openapi::api::core::v1::ServiceSpec;
+
+use super::*;
+
+/// The specs of the Services: that of the InferenceService, and those of the revisions by their names.
+fn services(world: &World) -> (ServiceSpec, BTreeMap<String, ServiceSpec>) {
+    let all = world.observed.services.iter().map(|service| {
+        let name = service.metadata.name.clone().expect("a name");
+        (name, service.spec.clone().expect("a spec"))
+    });
+    let mut revisions: BTreeMap<_, _> = all.collect();
+    (revisions.remove("m").expect("the Service"), revisions)
+}
+
+fn deployments(world: &World) -> Vec<String> {
+    let all = world.observed.deployments.iter();
+    all.filter_map(|d| d.metadata.name.clone()).collect()
+}
+
+#[test]
+fn the_service_is_an_alias_of_the_routers_and_each_revision_with_pods_has_one_without_an_address() {
+    let mut world = World::behind_routers(one());
+    let first = world.plan();
+    assert_eq!(
+        verbs(&first),
+        [
+            "revision",
+            "deployment",
+            "scale",
+            "budget",
+            "service",
+            "service"
+        ]
+    );
+    world.converge();
+    world.change(two());
+    world.converge();
+    let (front, revisions) = services(&world);
+    assert_eq!(front.type_.as_deref(), Some("ExternalName"));
+    assert_eq!(front.external_name, world.router);
+    assert_eq!(front.selector, None);
+    let names: Vec<String> = revisions.keys().cloned().collect();
+    assert_eq!(
+        names,
+        deployments(&world),
+        "the old revision's went with it"
+    );
+    for (name, spec) in revisions {
+        assert_eq!(spec.cluster_ip.as_deref(), Some("None"));
+        assert_eq!(spec.publish_not_ready_addresses, Some(true));
+        assert_eq!(spec.selector.expect("a selector")[names::REVISION], name);
+    }
+}
+
+#[test]
+fn a_new_revision_takes_over_by_the_status_alone() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    world.change(two());
+    let start = world.plan();
+    world.carry_out(start, usize::MAX);
+    world.settle_pods();
+    let before = world.observed.service.status.clone().expect("a status");
+    let promotion = world.plan();
+    assert_eq!(verbs(&promotion), ["mark"]);
+    let after = promotion.status.expect("a status");
+    assert_eq!(after.traffic.len(), 1);
+    assert_ne!(after.traffic, before.traffic);
+}
+
+#[test]
+fn routers_are_put_before_a_living_service_and_taken_away_again_without_a_moment_of_nothing() {
+    let mut world = World::new(one());
+    world.converge();
+    world.router = Some("router.system.svc.cluster.local".into());
+    let on = world.plan();
+    let applied = |plan: &Plan| -> Vec<String> {
+        let writes = plan.writes.iter().map(|write| match write {
+            Write::Apply {
+                object: Object::Service(s),
+                ..
+            } => s.metadata.name.clone().expect("a name"),
+            Write::Delete { kind, name, .. } => format!("no {kind:?} {name}"),
+            other => panic!("{other:?}"),
+        });
+        writes.collect()
+    };
+    let revision = deployments(&world).remove(0);
+    assert_eq!(applied(&on), [revision.clone(), "m".to_owned()]);
+    assert!(
+        on.notices.is_empty(),
+        "nobody changed anything by hand: {:?}",
+        on.notices
+    );
+    world.carry_out(on, usize::MAX);
+    assert!(world.plan().writes.is_empty());
+
+    world.router = None;
+    let off = world.plan();
+    assert_eq!(
+        applied(&off),
+        ["m".to_owned(), format!("no Service {revision}")]
+    );
+    world.carry_out(off, usize::MAX);
+    assert!(world.plan().writes.is_empty());
+    assert_eq!(services(&world).0.type_.as_deref(), Some("ClusterIP"));
+}
+
+#[test]
+fn a_service_of_somebody_elses_under_a_revisions_name_is_left_alone_and_told_of() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    let revision = deployments(&world).remove(0);
+    for service in &mut world.observed.services {
+        if service.metadata.name.as_deref() == Some(&revision) {
+            service.metadata.owner_references = None;
+        }
+    }
+    let plan = world.plan();
+    let written = plan.writes.iter().any(|write| {
+        matches!(write, Write::Apply { object: Object::Service(s), .. } if s.metadata.name.as_deref() == Some(&revision))
+    });
+    assert!(!written, "{:?}", plan.writes);
+    let status = plan.status.expect("a status");
+    let ready = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == "Ready")
+        .expect("Ready");
+    assert_eq!(ready.reason, "NameCollision");
+    assert!(ready.message.contains(&revision), "{}", ready.message);
+}
