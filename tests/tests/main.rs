@@ -9,4 +9,5 @@ mod idle;
 mod lease;
 mod lifecycle;
 mod requests;
+mod router;
 mod upgrade;
