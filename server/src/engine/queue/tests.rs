@@ -172,6 +172,35 @@ mod in_every_order {
         });
     }
 
+    /// Each thread takes one job and keeps it until the other one has one, too: had one been left to sleep, both would.
+    #[test]
+    fn two_jobs_are_taken_by_two_threads_at_once() {
+        loom::model(|| {
+            let shared = Arc::new(Shared::new(2, 1));
+            let (answered, _late) = std::sync::mpsc::channel();
+            let busy = Arc::new((Mutex::new(0), Condvar::new()));
+            let threads = [(); 2].map(|()| {
+                let (shared, busy) = (Arc::clone(&shared), Arc::clone(&busy));
+                thread::spawn(move || {
+                    let _jobs: Option<Vec<Item>> = shared.next();
+                    let (count, both) = &*busy;
+                    let mut count = count.lock().unwrap();
+                    *count += 1;
+                    both.notify_all();
+                    while *count < 2 {
+                        count = both.wait(count).unwrap();
+                    }
+                })
+            });
+            for _ in 0..2 {
+                shared.push(0, Item::new(1, &answered)).unwrap();
+            }
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
     #[test]
     fn with_the_end_and_a_drain_at_once_a_job_goes_to_one_of_them() {
         loom::model(|| {
