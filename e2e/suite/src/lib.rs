@@ -30,7 +30,7 @@ pub use error::{Failure, Result};
 pub use install::{Install, RELEASE, SYSTEM, scratch};
 pub use load::{Load, Reply, now};
 pub use node::Node;
-pub use service::{Service, spec};
+pub use service::{Service, other_model, spec};
 pub use test::Test;
 
 /// The store of `examples/model-store.yaml`, as servers see it.

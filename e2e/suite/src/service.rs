@@ -36,6 +36,12 @@ pub fn spec(model: &str) -> Value {
     })
 }
 
+/// The change of a tiny service to the other tiny model, whose answers begin with 2 in place of 1.
+#[must_use]
+pub fn other_model() -> Value {
+    json!({"model": spec("bad/identity-2.onnx")["model"]})
+}
+
 /// An InferenceService of a test.
 pub struct Service {
     pub(crate) client: Client,

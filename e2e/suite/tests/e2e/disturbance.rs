@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use ortolan_crds::names;
-use ortolan_e2e::{Node, Result, SYSTEM, Service, Test, check, kubectl, spec};
+use ortolan_e2e::{Node, Result, SYSTEM, Service, Test, check, kubectl, other_model, spec};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -12,11 +12,6 @@ async fn serving(t: &Test, replicas: i32) -> Result<Service> {
     let mut spec = spec("bad/identity.onnx");
     spec["scaling"] = json!({"minReplicas": replicas});
     t.serving(&spec).await
-}
-
-/// The model of every service here, changed.
-fn changed() -> serde_json::Value {
-    json!({"model": spec("bad/identity-2.onnx")["model"]})
 }
 
 async fn pod_names(service: &Service) -> Result<BTreeSet<String>> {
@@ -33,7 +28,7 @@ async fn an_operator_that_is_killed_during_a_change_finishes_it_without_a_failed
     Test::alone(async |t| {
         let service = serving(t, 1).await?;
         let load = service.load().await?;
-        service.change(&changed()).await?;
+        service.change(&other_model()).await?;
         sleep(Duration::from_millis(500)).await;
         Node::kill_operators().await?;
         let ready = service.until_ready().await?;
@@ -112,7 +107,7 @@ async fn recreate_stops_the_old_revision_before_the_new_one_starts_and_says_so()
         first["rollout"] = json!({"strategy": "Recreate"});
         service.apply(&first).await?;
         service.until_ready().await?;
-        service.change(&changed()).await?;
+        service.change(&other_model()).await?;
         let told = service.until_reason("Recreating").await?;
         check(told.contains("stops before revision"), || told.clone())?;
         loop {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Test, check, helm, spec};
+use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Test, check, helm, other_model, spec};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -46,9 +46,7 @@ async fn services_outlive_the_chart_and_another_release_goes_on_with_them() {
             check(pods(t).await? == before, || {
                 format!("the pods were {before}")
             })?;
-            service
-                .change(&json!({"model": spec("bad/identity-2.onnx")["model"]}))
-                .await?;
+            service.change(&other_model()).await?;
             let ready = service.until_ready().await?;
             let new = ready.status.unwrap_or_default().traffic;
             service.until_only(&new[0].revision).await?;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service as KubernetesService;
 use kube::Api;
-use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Service, Test, check, kubectl, spec};
-use serde_json::{Value, json};
+use ortolan_e2e::{
+    Install, Load, RELEASE, Result, SYSTEM, Service, Test, check, kubectl, other_model, spec,
+};
+use serde_json::json;
 use tokio::time::sleep;
 
 const ROUTERS: &str = "deployment/ortolan-router";
@@ -35,8 +37,13 @@ async fn with_routers(t: &Test, body: impl AsyncFnOnce(&Test) -> Result) -> Resu
     outcome
 }
 
-fn changed() -> Value {
-    json!({"model": spec("bad/identity-2.onnx")["model"]})
+/// None failed, and both models answered.
+async fn saw_both(load: Load) -> Result {
+    let tally = load.stop_without_a_failure().await?;
+    check(
+        tally.answers.contains_key("1.0") && tally.answers.contains_key("2.0"),
+        || format!("{tally:?}"),
+    )
 }
 
 async fn kind_of(t: &Test, service: &Service) -> Result<String> {
@@ -58,7 +65,7 @@ async fn behind_routers_a_change_of_model_and_new_routers_fail_no_request() {
             })?;
             let load = service.load().await?;
 
-            service.change(&changed()).await?;
+            service.change(&other_model()).await?;
             let ready = service.until_ready().await?;
             let new = ready.status.unwrap_or_default().traffic;
             service.until_only(&new[0].revision).await?;
@@ -68,11 +75,7 @@ async fn behind_routers_a_change_of_model_and_new_routers_fail_no_request() {
 
             let gone = service.delete_a_pod().await?;
             service.until_ready_pods(2, &gone).await?;
-            let tally = load.stop_without_a_failure().await?;
-            check(
-                tally.answers.contains_key("1.0") && tally.answers.contains_key("2.0"),
-                || format!("{tally:?}"),
-            )
+            saw_both(load).await
         })
         .await
     })
@@ -88,15 +91,11 @@ async fn behind_routers_requests_wait_while_recreate_has_no_pod_and_none_fails()
             let service = t.serving(&first).await?;
             let load = service.load().await?;
             sleep(Duration::from_secs(1)).await;
-            service.change(&changed()).await?;
+            service.change(&other_model()).await?;
             service.until_reason("Recreating").await?;
             service.until_ready().await?;
             sleep(Duration::from_secs(1)).await;
-            let tally = load.stop_without_a_failure().await?;
-            check(
-                tally.answers.contains_key("1.0") && tally.answers.contains_key("2.0"),
-                || format!("{tally:?}"),
-            )
+            saw_both(load).await
         })
         .await
     })

@@ -1,6 +1,6 @@
 //! The writes of a plan: what is missing, what differs, what is left over.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use ortolan_crds::names;
 use serde::Serialize;
 use serde_json::Value;
@@ -172,27 +172,23 @@ impl Planner<'_> {
 
     /// The revision's Service, from which the routers know its pods.
     fn tell_routers(&mut self, name: &RevisionName) {
-        let mut object = build::revision_service(&self.owner, name);
-        let desired = seal(&mut object, |s| &mut s.metadata);
-        let live = find(&self.observed.services, |s| &s.metadata, name.as_str());
-        let need = need(&desired, live);
-        let object = Object::Service(Box::new(object));
-        self.apply(need, "Service", name.as_str(), object);
+        self.apply_service(build::revision_service(&self.owner, name), name.as_str());
     }
 
     /// The Service, on the revision that serves or on the routers.
     pub(super) fn serve(&mut self, revision: &RevisionName) {
         let front = self.router.map_or(Front::Pods(revision), Front::Router);
-        let mut object = build::service(&self.owner, front);
+        let object = build::service(&self.owner, front);
+        self.apply_service(object, self.observed.name());
+    }
+
+    fn apply_service(&mut self, mut object: Service, name: &str) {
         let desired = seal(&mut object, |s| &mut s.metadata);
-        let live = find(
-            &self.observed.services,
-            |s| &s.metadata,
-            self.observed.name(),
+        let need = need(
+            &desired,
+            find(&self.observed.services, |s| &s.metadata, name),
         );
-        let need = need(&desired, live);
-        let name = self.observed.name().to_owned();
-        self.apply(need, "Service", &name, Object::Service(Box::new(object)));
+        self.apply(need, "Service", name, Object::Service(Box::new(object)));
     }
 
     fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {
