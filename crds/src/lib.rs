@@ -16,6 +16,7 @@ pub mod names;
 mod pipeline;
 mod pod;
 mod reference;
+mod rollout_status;
 mod schema;
 mod server;
 mod service;
@@ -28,6 +29,7 @@ pub use pipeline::{
 };
 pub use pod::Pod;
 pub use reference::reference;
+pub use rollout_status::{CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus};
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
 pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
 pub use status::{

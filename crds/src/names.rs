@@ -24,6 +24,9 @@ pub const DESIRED: &str = "serving.ortolan.dev/desired";
 /// A pod annotation that a user changes to get a new revision of the same model.
 pub const RESTARTED_AT: &str = "serving.ortolan.dev/restartedAt";
 
+/// On an InferenceService: `<verb> <revision> <nonce>`, a command to a rollout under way.
+pub const COMMAND: &str = "serving.ortolan.dev/command";
+
 /// The field manager of everything but replicas and status.
 pub const MANAGER_SERVICE: &str = "ortolan/service";
 /// The field manager of a Deployment's `spec.replicas`.

@@ -138,6 +138,7 @@ fn judged(
             revision: decision.serve.to_string(),
             weight: 100,
         }],
+        rollout: None,
         revisions: revisions(&before, decision, wanted, health, facts),
         replicas: Some(
             listed(decision, wanted)

@@ -1,0 +1,133 @@
+//! `status.rollout`: where a rollout stands and what is known of the candidate, in words for people, and what the
+//! operator has to remember.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where a rollout stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutStatus {
+    /// What is going on.
+    pub phase: RolloutPhase,
+    /// How far the phase is: `PreScale`, `Shift`, `Soak`, `Analyse` of a step, `PreScale`, `Shift`, `Settle` of a
+    /// promotion, `ScaleStable`, `ShiftBack`, `Drain` of an abort.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Since when it has been so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// The revision that serves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
+    /// The revision that is tried; after a failure the one that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// Which step, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<i32>,
+    /// How many steps there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<i32>,
+    /// The share that the candidate should have, in per cent; `status.traffic` is what the routers obey.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i32>,
+    /// Why it stands still: `Commanded`, `Inconclusive`, or `Spec` (spec.rollout.paused).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// The cause of a failure in one word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What is going on in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Counts the changes of the traffic; routers count requests by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// The revision of before, which a change of the spec back to it brings back at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+    /// What is known of the candidate; after a failure, what was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<RolloutEvidence>,
+    /// What the operator remembers between two looks, as JSON: a text, since the API server would write numbers in its
+    /// own way and keep an owner for each of its fields. Not for people, and not part of the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
+/// What is going on.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum RolloutPhase {
+    /// The stable revision has the traffic.
+    #[default]
+    Stable,
+    /// `Recreate`: the old revision's pods end.
+    Stopping,
+    /// The candidate's pods start; its signature and the golden set are looked at.
+    Preparing,
+    /// The candidate answers copies of requests.
+    Shadowing,
+    /// The candidate has a step's share of the traffic.
+    Step,
+    /// `promote` is waited for.
+    AwaitingApproval,
+    /// The candidate takes everything.
+    Promoting,
+    /// The candidate is taken back.
+    Aborting,
+    /// A revision failed; the stable one serves until the spec changes, or `retry`.
+    Failed,
+}
+
+/// What is known of a candidate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutEvidence {
+    /// All of it in a sentence.
+    pub summary: String,
+    /// Requests that the candidate answered since the step began.
+    pub requests: i64,
+    /// Requests that a step needs.
+    pub needed: i64,
+    /// The E value, the mean over the signals: how much likelier the counts are if the candidate is worse. 1 when
+    /// nothing is known.
+    pub e_value: f64,
+    /// The E value at which the candidate is taken back.
+    pub limit: f64,
+    /// What is tested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["signal"]))]
+    pub signals: Vec<SignalStatus>,
+}
+
+/// One test of the evidence.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignalStatus {
+    /// What makes a request a bad one: `errors`, `slowerThanSlo`, `slowerThanStable`, `serviceTime`, `disagreement`.
+    pub signal: String,
+    /// This test's E value.
+    pub e_value: f64,
+    /// Of the candidate, since it got traffic.
+    pub candidate: CountStatus,
+    /// Of the stable revision, in the same time.
+    pub stable: CountStatus,
+    /// The rate of bad requests, 0 to 1, that the candidate is held against when the stable revision has no traffic:
+    /// what that did before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_rate: Option<f64>,
+}
+
+/// Requests, and the bad ones of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CountStatus {
+    /// Requests that ended.
+    pub requests: i64,
+    /// Those of them that were bad.
+    pub bad: i64,
+}

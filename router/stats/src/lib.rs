@@ -1,0 +1,190 @@
+//! What the routers tell the operator: counts of requests by service, traffic generation and revision.
+//!
+//! A router answers `GET /stats` with a stream of frames, one JSON object a line: the first holds every service that
+//! it knows, each later one (one a second, sooner when a request has to wait for a pod) those that changed. A frame
+//! without services is a sign of life.
+//!
+//! Invariants: counts only grow as long as `started` is the same; a request is counted under the traffic generation
+//! under which it **arrived** and for the revision that it was first given to, wherever it was answered; it adds to
+//! `requests` when it ended.
+
+use std::{collections::BTreeMap, ops::AddAssign, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub mod latency;
+
+/// The path of the stream.
+pub const PATH: &str = "/stats";
+
+/// Generations of a service's traffic that a router remembers: requests that arrived under the one before end late.
+pub const GENERATIONS: usize = 3;
+
+/// One line of the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Frame {
+    /// The router's name: that of its pod.
+    pub router: String,
+    /// When its counts began.
+    pub started: Timestamp,
+    /// Services by `namespace/name`: what is not named is as it was in an earlier frame of this stream.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub services: BTreeMap<String, Service>,
+    /// Services that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<String>,
+}
+
+/// What a router knows of one service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Service {
+    /// The traffic generation that new requests arrive under; `None` where the service's status has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Requests that wait for a pod.
+    #[serde(default)]
+    pub held: u64,
+    /// What ended, by the generation and the revision; the newest [`GENERATIONS`].
+    #[serde(default)]
+    pub generations: BTreeMap<u64, BTreeMap<String, Outcome>>,
+}
+
+/// What came of requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Requests that ended, by whatever end but that the client left.
+    pub requests: u64,
+    /// Those of them that ended with a 5xx, its like in gRPC, a timeout, or in the middle of the answer, and that
+    /// another pod did not mend.
+    pub bad: u64,
+    /// From the arrival to the head of the answer, time in the line included: requests by the bucket of [`latency`]; a
+    /// bucket without requests is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub latency: BTreeMap<u16, u64>,
+}
+
+impl Outcome {
+    /// Requests that took longer than a bucket's bound.
+    #[must_use]
+    pub fn slower(&self, bucket: u16) -> u64 {
+        self.latency
+            .iter()
+            .filter(|(at, _)| **at > bucket)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// The first bucket at whose bound at least this share (0 to 1) of the requests was answered; `None` without
+    /// requests.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> Option<u16> {
+        let all: u64 = self.latency.values().sum();
+        let mut seen = 0;
+        self.latency.iter().find_map(|(bucket, count)| {
+            seen += count;
+            (seen as f64 >= share * all as f64 && seen > 0).then_some(*bucket)
+        })
+    }
+
+    /// What was counted since `before`; `None` when the counts began anew in between.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Option<Self> {
+        let mut latency = BTreeMap::new();
+        for (bucket, count) in &self.latency {
+            let had = before.latency.get(bucket).copied().unwrap_or(0);
+            let grown = count.checked_sub(had)?;
+            if grown > 0 {
+                latency.insert(*bucket, grown);
+            }
+        }
+        let shrank = |bucket| !self.latency.contains_key(bucket);
+        if before.latency.keys().any(shrank) {
+            return None;
+        }
+        Some(Self {
+            requests: self.requests.checked_sub(before.requests)?,
+            bad: self.bad.checked_sub(before.bad)?,
+            latency,
+        })
+    }
+}
+
+impl AddAssign<&Self> for Outcome {
+    fn add_assign(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.bad = self.bad.saturating_add(other.bad);
+        for (bucket, count) in &other.latency {
+            let sum = self.latency.entry(*bucket).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+    }
+}
+
+/// The bound of a bucket as a time.
+#[must_use]
+pub fn bound(bucket: u16) -> Duration {
+    Duration::from_micros(latency::bound(usize::from(bucket)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(requests: u64, bad: u64, latency: &[(u16, u64)]) -> Outcome {
+        Outcome {
+            requests,
+            bad,
+            latency: latency.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn quantiles_and_slow_requests_follow_from_the_buckets() {
+        let some = outcome(100, 0, &[(3, 50), (7, 45), (20, 5)]);
+        assert_eq!(some.quantile(0.5), Some(3));
+        assert_eq!(some.quantile(0.95), Some(7));
+        assert_eq!(some.quantile(0.96), Some(20));
+        assert_eq!(
+            (some.slower(3), some.slower(7), some.slower(20)),
+            (50, 5, 0)
+        );
+        assert_eq!(Outcome::default().quantile(0.95), None);
+    }
+
+    #[test]
+    fn counts_that_shrank_began_anew() {
+        let before = outcome(10, 1, &[(3, 10)]);
+        let after = outcome(15, 1, &[(3, 12), (4, 3)]);
+        assert_eq!(after.since(&before), Some(outcome(5, 0, &[(3, 2), (4, 3)])));
+        assert_eq!(before.since(&after), None);
+        assert_eq!(outcome(15, 1, &[(4, 15)]).since(&before), None);
+    }
+
+    #[test]
+    fn a_frame_is_one_line_of_json_and_reads_back() {
+        let service = Service {
+            generation: Some(7),
+            held: 1,
+            generations: BTreeMap::from([(
+                7,
+                BTreeMap::from([("cats-1".into(), outcome(2, 1, &[(3, 2)]))]),
+            )]),
+        };
+        let frame = Frame {
+            router: "router-a".into(),
+            started: Timestamp::UNIX_EPOCH,
+            services: BTreeMap::from([("demo/cats".into(), service)]),
+            gone: Vec::new(),
+        };
+        let text = serde_json::to_string(&frame).unwrap();
+        assert_eq!(
+            text,
+            r#"{"router":"router-a","started":"1970-01-01T00:00:00Z","services":{"demo/cats":{"generation":7,"held":1,"generations":{"7":{"cats-1":{"requests":2,"bad":1,"latency":{"3":2}}}}}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Frame>(&text).unwrap(), frame);
+    }
+}
