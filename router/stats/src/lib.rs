@@ -180,11 +180,14 @@ mod tests {
             services: BTreeMap::from([("demo/cats".into(), service)]),
             gone: Vec::new(),
         };
-        let text = serde_json::to_string(&frame).unwrap();
+        let text = serde_json::to_string(&frame).expect("JSON");
         assert_eq!(
             text,
             r#"{"router":"router-a","started":"1970-01-01T00:00:00Z","services":{"demo/cats":{"generation":7,"held":1,"generations":{"7":{"cats-1":{"requests":2,"bad":1,"latency":{"3":2}}}}}}}"#
         );
-        assert_eq!(serde_json::from_str::<Frame>(&text).unwrap(), frame);
+        assert_eq!(
+            serde_json::from_str::<Frame>(&text).expect("a frame"),
+            frame
+        );
     }
 }
