@@ -22,6 +22,7 @@ mod forward;
 pub mod observed;
 pub mod policy;
 mod route;
+pub mod routers;
 pub mod state;
 mod step;
 mod tell;
