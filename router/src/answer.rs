@@ -51,6 +51,8 @@ pub struct Flight {
     source: Source<Incoming>,
     end: End,
     is_grpc: bool,
+    /// From the arrival to the head of the answer.
+    took: Duration,
     line: Option<Box<Line>>,
 }
 
@@ -107,7 +109,8 @@ impl Flight {
         arrived: Instant,
         line: Option<Box<Line>>,
     ) -> Self {
-        place.revision.meter.latency.observe(arrived.elapsed());
+        let took = arrived.elapsed();
+        place.revision.meter.latency.observe(took);
         let (code, headers) = head;
         let end = if is_grpc {
             // Without a status an answer has ended too early: UNKNOWN.
@@ -121,6 +124,7 @@ impl Flight {
             source,
             end,
             is_grpc,
+            took,
             line,
         }
     }
@@ -129,6 +133,13 @@ impl Flight {
 impl Drop for Flight {
     fn drop(&mut self) {
         self.place.revision.meter.ended(self.end);
+        // A pod that breaks off because its client did is not to blame.
+        let is_clients = self.end == End::Broken && self.source.fault().is_some();
+        if let (Some(charged), Some(is_bad)) = (&self.place.charged, self.end.is_bad())
+            && !is_clients
+        {
+            charged.ended(self.took, is_bad);
+        }
         if let Some(line) = &self.line {
             line.write(Some(&self.place), self.end);
         }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::{
     hold::Bounds,
@@ -24,6 +25,7 @@ pub struct Directory {
     bounds: Bounds,
     metrics: Metrics,
     services: ArcSwap<Services>,
+    wakes: watch::Sender<()>,
     /// What `services` was made of; locked while it changes.
     table: Mutex<Option<Table>>,
 }
@@ -51,6 +53,7 @@ impl Directory {
             bounds,
             metrics,
             services: ArcSwap::default(),
+            wakes: watch::Sender::default(),
             table: Mutex::default(),
         }
     }
@@ -62,6 +65,18 @@ impl Directory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some()
+    }
+
+    /// All services.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Live>> {
+        self.services.load().by_name.values().cloned().collect()
+    }
+
+    /// Changes whenever the first request of a service has to wait.
+    #[must_use]
+    pub fn wakes(&self) -> watch::Receiver<()> {
+        self.wakes.subscribe()
     }
 
     /// What is served now.
@@ -211,6 +226,7 @@ impl Directory {
                         routers,
                         self.bounds,
                         &self.metrics,
+                        self.wakes.clone(),
                     ))
                 }
             };

@@ -97,10 +97,10 @@ impl<T> Line<T> {
     }
 
     /// Out of the line. Who was served has left already.
-    pub fn leave(&mut self, number: Number) {
-        if let Some((bytes, _)) = self.waiting.remove(&number) {
-            self.bytes -= bytes;
-        }
+    pub fn leave(&mut self, number: Number) -> Option<T> {
+        let (bytes, one) = self.waiting.remove(&number)?;
+        self.bytes -= bytes;
+        Some(one)
     }
 
     /// Goes along the line from its head.

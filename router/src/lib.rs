@@ -1,6 +1,8 @@
 //! The Ortolan router: the data plane between clients and the pods of inference services.
 //!
 //! ```text
+//!  what came of requests: plan ─► tally ─► stats ─► the operator
+//!
 //!  source (file, Kubernetes) ─► table ─► directory ─► live: split · line · budget ─► pod: load · pool
 //!                                            ▲                     ▲
 //!  TCP ─► listen (HTTP/1.1, HTTP/2) ─► proxy ┴─ find ─► place ─────┘─► exchange ─► answer, streamed
@@ -39,5 +41,7 @@ pub mod refusal;
 pub mod run;
 pub mod source;
 pub mod split;
+pub mod stats;
 pub mod table;
+pub mod tally;
 pub mod target;

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, timeout_at},
 };
 use tower::retry::budget::TpsBudget;
@@ -30,6 +30,7 @@ use crate::{
     plan::{Choice, LiveRevision, Plan, Want},
     pod::Pod,
     table::{Routers, Service, ServiceName},
+    tally::{Counts, Mark, Tally},
 };
 
 /// Retries are at most this part of the requests of the last [`WINDOW`] …
@@ -66,6 +67,9 @@ pub struct Live {
     /// Of retries.
     pub budget: TpsBudget,
     metrics: Metrics,
+    tally: Tally,
+    /// Told when the first request has to wait.
+    wakes: watch::Sender<()>,
     plan: ArcSwap<Plan>,
     line: Mutex<Line<Waiting>>,
     /// The line's length, to be looked at without its lock.
@@ -82,6 +86,8 @@ pub struct Place {
     pub revision: Arc<LiveRevision>,
     /// The pod.
     pub pod: Arc<Pod>,
+    /// Where the request's end is counted.
+    pub charged: Option<Arc<Counts>>,
 }
 
 impl Drop for Place {
@@ -112,12 +118,16 @@ impl Live {
         routers: Routers,
         bounds: Bounds,
         metrics: &Metrics,
+        wakes: watch::Sender<()>,
     ) -> Self {
-        let plan = Plan::new(&name, service, routers, None, metrics);
+        let tally = Tally::default();
+        let plan = Plan::new(&name, service, routers, None, (metrics, &tally));
         Self {
             meter: metrics.service(&name),
             budget: TpsBudget::new(WINDOW, RETRIES_A_SECOND, RETRIES),
             metrics: metrics.clone(),
+            tally,
+            wakes,
             plan: ArcSwap::from_pointee(plan),
             line: Mutex::new(Line::new(bounds)),
             waiting: AtomicUsize::new(0),
@@ -139,7 +149,8 @@ impl Live {
         if before.service == service && before.routers == routers {
             return;
         }
-        let plan = Plan::new(&self.name, service, routers, Some(&before), &self.metrics);
+        let counted = (&self.metrics, &self.tally);
+        let plan = Plan::new(&self.name, service, routers, Some(&before), counted);
         let goes = |had: &&Arc<LiveRevision>| plan.revisions.iter().all(|one| one.name != had.name);
         before
             .revisions
@@ -179,16 +190,36 @@ impl Live {
     }
 
     fn count(&self, line: &Line<Waiting>) {
-        self.waiting.store(line.len(), Ordering::SeqCst);
+        let before = self.waiting.swap(line.len(), Ordering::SeqCst);
         self.meter
             .held
             .set(i64::try_from(line.len()).unwrap_or(i64::MAX));
+        if before == 0 && !line.is_empty() {
+            self.wakes.send_replace(());
+        }
     }
 
     /// How many wait.
     #[must_use]
     pub fn held(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// What tells whether [`Self::told`] would say something else now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        let plan = self.plan.load();
+        self.tally.mark(plan.service.generation, self.held())
+    }
+
+    /// What came of its requests.
+    #[must_use]
+    pub fn told(&self) -> ortolan_stats::Service {
+        ortolan_stats::Service {
+            generation: self.plan.load().service.generation,
+            held: self.held() as u64,
+            generations: self.tally.generations(),
+        }
     }
 
     fn dismissed(&self) -> Option<NoPlace> {
@@ -203,15 +234,15 @@ impl Live {
     /// A place at a pod, at once or when one has room; `bytes`: what its body may take of the memory meanwhile.
     ///
     /// # Errors
-    /// When it cannot wait, or waited until `until`.
+    /// When it cannot wait, or waited until `until`; `want` then says whether a revision was chosen.
     pub async fn place(
         self: &Arc<Self>,
-        mut want: Want,
+        want: &mut Want,
         bytes: usize,
         until: Instant,
     ) -> Result<Place, NoPlace> {
         if self.waiting.load(Ordering::SeqCst) == 0
-            && let Found::Place(place) = self.look(&self.plan.load(), &mut want, false)
+            && let Found::Place(place) = self.look(&self.plan.load(), want, false)
         {
             return Ok(place);
         }
@@ -222,19 +253,28 @@ impl Live {
             if let Some(why) = self.dismissed() {
                 return Err(why);
             }
-            let served = Some(served);
-            let number = line.join(bytes, Waiting { want, served });
+            let one = Waiting {
+                want: want.clone(),
+                served: Some(served),
+            };
+            let number = line.join(bytes, one);
             self.count(&line);
             number.map_err(NoPlace::Full)?
         };
-        let _leaves = Leaves { live: self, number };
+        let leaves = Leaves { live: self, number };
         // A place may have become free since.
         self.serve_line();
         match timeout_at(until, &mut waits).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) => Err(self.dismissed().unwrap_or(NoPlace::Ending)),
-            // It may have come at the last moment.
-            Err(_) => waits.try_recv().map_err(|_| NoPlace::Late),
+            Err(_) => {
+                // It may have been given a revision meanwhile.
+                if let Some(left) = leaves.now() {
+                    *want = left.want;
+                }
+                // A place may have come at the last moment.
+                waits.try_recv().map_err(|_| NoPlace::Late)
+            }
         }
     }
 
@@ -247,6 +287,14 @@ impl Live {
             want.assigned = Some(Arc::clone(&revision.name));
             revision.meter.arrivals.inc();
         }
+        if let (Some(generation), None) = (want.generation, &want.charged) {
+            // Who waited while the traffic changed is counted under what it arrived under.
+            want.charged = Some(if generation == plan.generation {
+                Arc::clone(&revision.counts)
+            } else {
+                self.tally.of(generation, &revision.name)
+            });
+        }
         match revision.enter(want, is_held) {
             Some(pod) => {
                 revision.meter.in_flight.inc();
@@ -254,6 +302,7 @@ impl Live {
                     live: Arc::clone(self),
                     revision: Arc::clone(revision),
                     pod,
+                    charged: want.charged.clone(),
                 })
             }
             None => Found::Full(index),
@@ -313,10 +362,18 @@ struct Leaves<'a> {
     number: Number,
 }
 
+impl Leaves<'_> {
+    fn now(&self) -> Option<Waiting> {
+        let mut line = self.live.line();
+        let left = line.leave(self.number);
+        self.live.count(&line);
+        left
+    }
+}
+
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        let mut line = self.live.line();
-        line.leave(self.number);
-        self.live.count(&line);
+        // Outside of the lock: what leaves is dropped here.
+        drop(self.now());
     }
 }

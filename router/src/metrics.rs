@@ -79,6 +79,20 @@ pub enum End {
     Left,
 }
 
+impl End {
+    /// Whether it speaks against the revision; `None` where the client left, which says nothing of it.
+    #[must_use]
+    pub const fn is_bad(self) -> Option<bool> {
+        match self {
+            Self::Http(code) => Some(code >= 500),
+            // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS
+            Self::Grpc(code) => Some(matches!(code, 2 | 4 | 13 | 14 | 15)),
+            Self::Broken => Some(true),
+            Self::Left => None,
+        }
+    }
+}
+
 /// The counters of one service.
 #[derive(Clone, Debug)]
 pub struct ServiceMeter {
@@ -305,6 +319,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn an_end_by_the_pods_fault_is_bad_and_a_client_that_left_says_nothing() {
+        let http = [200, 101, 404, 429, 499, 500, 503].map(|code| End::Http(code).is_bad());
+        let [fine, bad] = [Some(false), Some(true)];
+        assert_eq!(http, [fine, fine, fine, fine, fine, bad, bad]);
+        let is_bad = |code: &u16| End::Grpc(*code).is_bad() == bad;
+        let grpc: Vec<u16> = (0..17).filter(is_bad).collect();
+        assert_eq!(grpc, [2, 4, 13, 14, 15]);
+        assert_eq!((End::Broken.is_bad(), End::Left.is_bad()), (bad, None));
+    }
 
     #[test]
     fn what_happens_to_a_revision_is_shown_until_it_leaves_the_table() {

@@ -46,6 +46,10 @@ pub struct Options {
     )]
     pub admin: SocketAddr,
 
+    /// What the operator is told.
+    #[command(flatten)]
+    pub stats: Stats,
+
     /// What names of the cluster end with.
     #[arg(
         long,
@@ -184,6 +188,23 @@ pub struct Cluster {
     /// With --kubernetes: how long a request waits for a pod.
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = time, env = "ORTOLAN_HOLD_TIMEOUT")]
     pub hold_timeout: Duration,
+}
+
+/// What the operator is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Stats {
+    /// The address for /stats, a stream of what came of the requests [default: none].
+    #[arg(long, value_name = "ADDR", env = "ORTOLAN_STATS")]
+    pub stats: Option<SocketAddr>,
+
+    /// With --stats: who reads the stream has to send what stands in this file as a bearer token. The file may change.
+    /// Without it the address has to be one of loopback.
+    #[arg(long, value_name = "FILE", env = "ORTOLAN_STATS_TOKEN_FILE")]
+    pub stats_token_file: Option<PathBuf>,
+
+    /// With --stats: what this router calls itself there [default: the name of the host].
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub router_name: Option<String>,
 }
 
 /// How log lines look.

@@ -16,6 +16,7 @@ use crate::{
     pod::Pod,
     split::{self, Split},
     table::{Revision, Routers, Service, ServiceName, Settings},
+    tally::{self, Counts, Tally},
 };
 
 /// Requests at a time that one pod without `maxConcurrency` gets from those that waited.
@@ -42,6 +43,10 @@ pub struct Want {
     pub key: Option<u64>,
     /// Pods that failed it already.
     pub avoid: Vec<SocketAddr>,
+    /// The traffic generation under which it arrived; `None`: its end is not counted.
+    pub generation: Option<u64>,
+    /// Where its end is counted: for the revision that it was given first.
+    pub charged: Option<Arc<Counts>>,
 }
 
 /// A revision and its pods.
@@ -51,6 +56,8 @@ pub struct LiveRevision {
     pub name: Arc<str>,
     /// Its counters.
     pub meter: Arc<Meter>,
+    /// What comes of requests that arrive now.
+    pub(crate) counts: Arc<Counts>,
     limit: Option<u32>,
     /// Those that requests go to.
     pub(crate) pods: Vec<Arc<Pod>>,
@@ -63,6 +70,8 @@ pub struct LiveRevision {
 pub struct Plan {
     /// The entry.
     pub service: Service,
+    /// The traffic generation that requests arrive under.
+    pub(crate) generation: u64,
     pub(crate) routers: Routers,
     pub(crate) revisions: Vec<Arc<LiveRevision>>,
     split: Arc<Split>,
@@ -76,8 +85,10 @@ impl Plan {
         service: Service,
         routers: Routers,
         before: Option<&Self>,
-        metrics: &Metrics,
+        (metrics, tally): (&Metrics, &Tally),
     ) -> Self {
+        let generation = tally::key(service.generation);
+        let counts = tally.turn(generation, service.revisions.iter().map(|r| &*r.name));
         let had = |revision: &str| {
             let revisions = before.into_iter().flat_map(|plan| &plan.revisions);
             revisions.into_iter().find(|had| &*had.name == revision)
@@ -85,14 +96,26 @@ impl Plan {
         let revisions: Vec<Arc<LiveRevision>> = service
             .revisions
             .iter()
-            .map(|revision| {
-                Arc::new(LiveRevision::new(
+            .zip(counts)
+            .map(|(revision, counts)| {
+                let had = had(&revision.name);
+                let (name, meter) = had.map_or_else(
+                    || {
+                        let revision: Arc<str> = revision.name.as_str().into();
+                        let meter = Arc::new(metrics.revision(name, &revision));
+                        (revision, meter)
+                    },
+                    |had| (Arc::clone(&had.name), Arc::clone(&had.meter)),
+                );
+                let (pods, known) = pods(revision, had);
+                Arc::new(LiveRevision {
                     name,
-                    revision,
-                    routers,
-                    had(&revision.name),
-                    metrics,
-                ))
+                    meter,
+                    counts,
+                    limit: revision.max_concurrency.map(|max| routers.share(max)),
+                    pods,
+                    known,
+                })
             })
             .collect();
         let weights = effective(&service.revisions);
@@ -118,6 +141,7 @@ impl Plan {
             revisions,
             split,
             by_version,
+            generation,
             service,
         }
     }
@@ -237,49 +261,34 @@ fn holding(service: &Service, version: &str) -> Vec<u32> {
     weights
 }
 
-impl LiveRevision {
-    fn new(
-        service: &ServiceName,
-        revision: &Revision,
-        routers: Routers,
-        before: Option<&Arc<Self>>,
-        metrics: &Metrics,
-    ) -> Self {
-        let name: Arc<str> = before.map_or_else(
-            || revision.name.as_str().into(),
-            |had| Arc::clone(&had.name),
-        );
-        let known: HashMap<SocketAddr, Arc<Pod>> = revision
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let had = before.and_then(|had| had.known.get(&endpoint.address));
-                let pod = had.map_or_else(|| Arc::new(Pod::new(endpoint.address)), Arc::clone);
-                (endpoint.address, pod)
-            })
-            .collect();
-        let usable = revision.usable();
-        let pods: Vec<Arc<Pod>> = usable
-            .iter()
-            .filter_map(|one| known.get(&one.address))
-            .map(Arc::clone)
-            .collect();
-        if let Some(before) = before.filter(|had| !had.pods.is_empty()) {
-            let is_new = |pod: &&Arc<Pod>| before.pods.iter().all(|had| had.address != pod.address);
-            pods.iter().filter(is_new).for_each(|pod| pod.joins());
-        }
-        Self {
-            meter: before.map_or_else(
-                || Arc::new(metrics.revision(service, &name)),
-                |had| Arc::clone(&had.meter),
-            ),
-            limit: revision.max_concurrency.map(|max| routers.share(max)),
-            name,
-            pods,
-            known,
-        }
+/// The pods of a revision: those that requests go to, and all. A new one beside older ones begins slowly.
+fn pods(
+    revision: &Revision,
+    before: Option<&Arc<LiveRevision>>,
+) -> (Vec<Arc<Pod>>, HashMap<SocketAddr, Arc<Pod>>) {
+    let known: HashMap<SocketAddr, Arc<Pod>> = revision
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let had = before.and_then(|had| had.known.get(&endpoint.address));
+            let pod = had.map_or_else(|| Arc::new(Pod::new(endpoint.address)), Arc::clone);
+            (endpoint.address, pod)
+        })
+        .collect();
+    let usable = revision.usable();
+    let pods: Vec<Arc<Pod>> = usable
+        .iter()
+        .filter_map(|one| known.get(&one.address))
+        .map(Arc::clone)
+        .collect();
+    if let Some(before) = before.filter(|had| !had.pods.is_empty()) {
+        let is_new = |pod: &&Arc<Pod>| before.pods.iter().all(|had| had.address != pod.address);
+        pods.iter().filter(is_new).for_each(|pod| pod.joins());
     }
+    (pods, known)
+}
 
+impl LiveRevision {
     /// A pod with room, entered.
     pub(crate) fn enter(&self, want: &Want, is_held: bool) -> Option<Arc<Pod>> {
         let limit = match self.limit {

@@ -28,11 +28,12 @@ use crate::{
     directory::Directory,
     exchange::{self, Head},
     headers,
-    live::{Live, Place},
+    live::{Live, NoPlace, Place},
     metrics::{End, Metrics},
     paths::{self, Purpose},
     plan::Want,
     refusal::Refusal,
+    tally::Counts,
     target::SERVICE,
 };
 
@@ -195,6 +196,8 @@ impl Proxy {
                 assigned: None,
                 key,
                 avoid: Vec::new(),
+                generation: (purpose == Purpose::Work).then_some(plan.generation),
+                charged: None,
             },
             bytes,
             arrived,
@@ -293,12 +296,17 @@ impl Proxy {
         loop {
             let placed = tokio::select! {
                 biased;
-                placed = live.place(passing.want.clone(), passing.bytes, held_until) => placed,
+                placed = live.place(&mut passing.want, passing.bytes, held_until) => placed,
                 fault = passing.source.read_ahead() => return Err(fault.into()),
             };
             let mut place = Some(placed.map_err(|why| {
+                // That the router ends, or the service, says nothing of the revision.
+                if matches!(why, NoPlace::Late | NoPlace::Full(_)) {
+                    failed(passing.want.charged.as_ref(), passing.arrived);
+                }
                 Refusal::no_place(why, &live.name, live.held(), passing.arrived.elapsed())
             })?);
+            passing.want.charged = place.as_ref().and_then(|place| place.charged.clone());
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + settings.timeout);
             let sent = match passing.upgrade.take() {
                 Some(upgrade) => {
@@ -308,6 +316,9 @@ impl Proxy {
             };
             // Given away to a connection that is no longer one of HTTP.
             let Some(held) = place else {
+                if let (Ok(_), Some(charged)) = (&sent, &passing.want.charged) {
+                    charged.ended(passing.arrived.elapsed(), false);
+                }
                 return sent
                     .map(|answered| (None, answered))
                     .map_err(|failed| late(&live, settings, &failed));
@@ -324,7 +335,10 @@ impl Proxy {
                 passing.source.commit();
                 return match sent {
                     Ok(answered) => Ok((Some(held), answered)),
-                    Err(failed) => Err(again::refusal(&held, settings, &failed)),
+                    Err(why) => {
+                        failed(held.charged.as_ref(), passing.arrived);
+                        Err(again::refusal(&held, settings, &why))
+                    }
                 };
             };
             self.metrics.retried(&live.meter, cause.word());
@@ -352,6 +366,13 @@ enum Routed {
     /// The router's own answer.
     Answered(Box<Response<Answer>>),
     Passes(Box<Passing>),
+}
+
+/// Counts a request that the router answers with an error because of its pods.
+fn failed(charged: Option<&Arc<Counts>>, arrived: Instant) {
+    if let Some(charged) = charged {
+        charged.ended(arrived.elapsed(), true);
+    }
 }
 
 fn line(request: &Request<Incoming>, client: SocketAddr, arrived: Instant) -> Line {

@@ -24,6 +24,7 @@ use crate::{
     phase::{Ending, Phase},
     proxy::{Limits, Proxy},
     source,
+    stats::Stats,
     target::Names,
 };
 
@@ -127,7 +128,17 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let directory = directory(&options, &metrics);
     let listener = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
+    let stats = match Stats::of(&options.stats, Arc::clone(&directory))? {
+        Some(stats) => Some((bind(stats.address, "--stats").await?, stats)),
+        None => None,
+    };
     let _source = source::start(&options, Arc::clone(&directory)).await?;
+    if let Some((listener, stats)) = stats {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!("what comes of requests is told on http://{address}/stats");
+        }
+        tokio::spawn(async move { axum::serve(listener, stats.paths()).await });
+    }
     let addresses = (listener.local_addr(), admin.local_addr());
     if let (Ok(http), Ok(admin)) = addresses {
         tracing::info!("listening on http://{http}, admin on http://{admin}");

@@ -58,6 +58,9 @@ pub struct Service {
     /// How its requests are handled.
     #[serde(default, skip_serializing_if = "Settings::is_default")]
     pub routing: Settings,
+    /// Counts which change of the traffic this is: what comes of requests is told apart by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// What answers, and which share of the requests each gets.
     #[serde(default)]
     pub revisions: Vec<Revision>,

@@ -45,12 +45,21 @@ struct Server {
 struct Status {
     #[serde(default)]
     traffic: Vec<ortolan_crds::Traffic>,
+    #[serde(default)]
+    rollout: Option<Rollout>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Rollout {
+    #[serde(default)]
+    generation: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     max_concurrency: Option<NonZeroU32>,
     traffic: Vec<(String, Weight)>,
+    generation: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +233,7 @@ impl Index {
         Some(Service {
             hosts: Vec::new(),
             routing: routing.clone(),
+            generation: entry.generation,
             revisions: revisions.collect(),
         })
     }
@@ -249,6 +259,7 @@ fn service_name(object: &Watched) -> Option<ServiceName> {
 fn entry(object: &Watched) -> Entry {
     let server = object.spec.server.as_ref();
     let traffic = object.status.iter().flat_map(|status| &status.traffic);
+    let rollout = object.status.as_ref().and_then(|s| s.rollout.as_ref());
     let mut seen = BTreeSet::new();
     Entry {
         max_concurrency: server
@@ -263,6 +274,9 @@ fn entry(object: &Watched) -> Entry {
                 ))
             })
             .collect(),
+        generation: rollout
+            .and_then(|rollout| rollout.generation)
+            .and_then(|generation| generation.try_into().ok()),
     }
 }
 
@@ -399,6 +413,28 @@ mod tests {
         assert_eq!(weights_and_pods(&index), [(90, pods), (10, vec![])]);
         let entry = index.entry(&cats(), &Settings::default()).unwrap();
         assert_eq!(entry.revisions[0].max_concurrency, NonZeroU32::new(8));
+    }
+
+    #[test]
+    fn a_new_generation_of_the_same_traffic_is_a_change() {
+        let mut index = Index::default();
+        let mut service = service(&[("cats-1", 100)]);
+        index.service(Event::Apply(service.clone()));
+        let generation = |index: &Index| {
+            let entry = index.entry(&cats(), &Settings::default());
+            entry.unwrap().generation
+        };
+        assert_eq!(generation(&index), None);
+        for (written, read) in [(Some(4), Some(4)), (Some(-1), None), (None, None)] {
+            service.status.as_mut().unwrap().rollout = Some(Rollout {
+                generation: written,
+            });
+            let touched = index.service(Event::Apply(service.clone()));
+            assert_eq!(
+                (touched.len(), generation(&index)),
+                (usize::from(written.is_some()), read)
+            );
+        }
     }
 
     #[test]

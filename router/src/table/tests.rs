@@ -15,6 +15,7 @@ services:
       versions: ['1']
       endpoints: ['127.0.0.1:8081', {address: '[::1]:8082', ready: false, serving: true, terminating: true}]
     - {name: cats-2, weight: 10}
+    generation: 7
   demo/dogs: {}
 ";
 
@@ -31,6 +32,7 @@ fn a_table_reads_as_it_is_written_and_again_from_json() {
     assert_eq!(cats.routing.hold_timeout, Duration::from_secs(90));
     assert_eq!(cats.routing.session, Some(Session::Header("x-user".into())));
     assert_eq!(cats.revisions[0].weight.get(), 90);
+    assert_eq!(cats.generation, Some(7));
     let [first, second] = cats.revisions[0].endpoints[..] else {
         panic!("two endpoints");
     };

@@ -32,7 +32,7 @@ pub struct Frame {
     /// Services by `namespace/name`: what is not named is as it was in an earlier frame of this stream.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Service>,
-    /// Services that are gone.
+    /// Services that are gone. One that is also in `services` went and came again: its counts began anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gone: Vec<String>,
 }
@@ -47,7 +47,8 @@ pub struct Service {
     /// Requests that wait for a pod.
     #[serde(default)]
     pub held: u64,
-    /// What ended, by the generation and the revision; the newest [`GENERATIONS`].
+    /// What ended, by the generation (0 where the service's status has none) and the revision; the newest
+    /// [`GENERATIONS`]. Requests about health and metrics are not among them, nor those that no revision was chosen for.
     #[serde(default)]
     pub generations: BTreeMap<u64, BTreeMap<String, Outcome>>,
 }

@@ -78,6 +78,15 @@ impl Router {
         }
     }
 
+    /// Where its counts are read.
+    pub fn stats(&self) -> String {
+        let log = self.log();
+        let (_, rest) = log
+            .split_once("what comes of requests is told on ")
+            .unwrap();
+        rest.split_whitespace().next().unwrap().to_owned()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -196,6 +205,7 @@ fn command(source: &[&str], options: &[&str]) -> Command {
         ])
         .args(options)
         .env_remove("ORTOLAN_LOG")
+        .env_remove("POD_NAME")
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
     command

@@ -1,0 +1,299 @@
+//! What came of a service's requests, by the traffic generation under which they arrived and the revision that they
+//! were first given to: what [`crate::stats`] tells.
+//!
+//! A request takes no lock to be counted. Invariants: counts never shrink; `bad` is never more than `requests`; kept are
+//! the newest [`GENERATIONS`] generations, and in each a bounded number of revisions; a revision without requests takes
+//! no memory for a histogram.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ortolan_stats::{
+    GENERATIONS, Outcome,
+    latency::{BOUNDS, bucket},
+};
+
+/// Revisions that a generation remembers beside those that get requests: without a rollout the generation stays, and
+/// revisions come and go under it.
+const PAST: usize = 6;
+
+/// What a traffic generation is counted under: 0 where the service has none.
+#[must_use]
+pub fn key(generation: Option<u64>) -> u64 {
+    generation.unwrap_or(0)
+}
+
+/// What came of the requests of one generation to one revision.
+#[derive(Debug)]
+pub struct Counts {
+    revision: Box<str>,
+    histogram: OnceLock<Box<Histogram>>,
+}
+
+#[derive(Debug)]
+struct Histogram {
+    buckets: [AtomicU64; BOUNDS + 1],
+    bad: AtomicU64,
+}
+
+/// What tells one state of a service's counts from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    generation: Option<u64>,
+    held: usize,
+    /// How often generations or revisions changed.
+    turns: u64,
+    counted: u64,
+}
+
+/// The counts of one service.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The one that requests arrive under is the last.
+    generations: VecDeque<(u64, Vec<Arc<Counts>>)>,
+    turns: u64,
+}
+
+impl Counts {
+    fn new(revision: &str) -> Self {
+        Self {
+            revision: revision.into(),
+            histogram: OnceLock::new(),
+        }
+    }
+
+    /// Counts a request that took so long from its arrival to the head of its answer.
+    pub fn ended(&self, took: Duration, is_bad: bool) {
+        let histogram = self.histogram.get_or_init(|| {
+            Box::new(Histogram {
+                buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+                bad: AtomicU64::new(0),
+            })
+        });
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        histogram.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        if is_bad {
+            // Who reads this one, read first, reads the request too.
+            histogram.bad.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// All its counters together: whatever is counted makes it grow.
+    fn sum(&self) -> u64 {
+        let histogram = self.histogram.get().into_iter();
+        let counters = histogram.flat_map(|all| all.buckets.iter().chain([&all.bad]));
+        counters.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    fn outcome(&self) -> Outcome {
+        let Some(histogram) = self.histogram.get() else {
+            return Outcome::default();
+        };
+        let bad = histogram.bad.load(Ordering::Acquire);
+        let counts = histogram.buckets.iter().map(|n| n.load(Ordering::Relaxed));
+        let latency: BTreeMap<u16, u64> = (0..).zip(counts).filter(|(_, n)| *n > 0).collect();
+        Outcome {
+            requests: latency.values().sum(),
+            bad,
+            latency,
+        }
+    }
+}
+
+fn of<'a>(counts: &'a [Arc<Counts>], revision: &str) -> Option<&'a Arc<Counts>> {
+    counts.iter().find(|one| *one.revision == *revision)
+}
+
+impl Tally {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on requests arrive under this generation. The counts for these revisions, in their order.
+    pub fn turn<'a>(
+        &self,
+        generation: u64,
+        revisions: impl Iterator<Item = &'a str>,
+    ) -> Vec<Arc<Counts>> {
+        let mut state = self.state();
+        let mut is_new = false;
+        let at = state.generations.iter().position(|(g, _)| *g == generation);
+        let had = at.and_then(|at| state.generations.remove(at));
+        let mut known = had.map(|(_, counts)| counts).unwrap_or_else(|| {
+            is_new = true;
+            Vec::new()
+        });
+        let mut current = Vec::new();
+        for revision in revisions {
+            let counts = of(&known, revision).cloned();
+            current.push(counts.unwrap_or_else(|| {
+                is_new = true;
+                Arc::new(Counts::new(revision))
+            }));
+        }
+        known.retain(|one| of(&current, &one.revision).is_none());
+        let too_many = known.len().saturating_sub(PAST);
+        known.drain(..too_many);
+        known.extend(current.iter().cloned());
+        state.generations.push_back((generation, known));
+        while state.generations.len() > GENERATIONS {
+            state.generations.pop_front();
+        }
+        if is_new {
+            state.turns += 1;
+        }
+        current
+    }
+
+    /// The counts of a request that arrived under an earlier generation. Those of one that is forgotten are read by
+    /// nobody.
+    #[must_use]
+    pub fn of(&self, generation: u64, revision: &str) -> Arc<Counts> {
+        let mut state = self.state();
+        let mut all = state.generations.iter_mut();
+        let kept = all.find(|(known, _)| *known == generation);
+        let known = kept.as_ref().and_then(|(_, counts)| of(counts, revision));
+        if let Some(counts) = known {
+            return Arc::clone(counts);
+        }
+        let counts = Arc::new(Counts::new(revision));
+        if let Some((_, all)) = kept
+            && all.len() <= PAST
+        {
+            all.push(Arc::clone(&counts));
+        }
+        counts
+    }
+
+    /// All counts, by generation and revision.
+    #[must_use]
+    pub fn generations(&self) -> BTreeMap<u64, BTreeMap<String, Outcome>> {
+        let of_one = |counts: &[Arc<Counts>]| {
+            let named = counts.iter();
+            named
+                .map(|one| (one.revision.to_string(), one.outcome()))
+                .collect()
+        };
+        let state = self.state();
+        let all = state.generations.iter();
+        all.map(|(generation, counts)| (*generation, of_one(counts)))
+            .collect()
+    }
+
+    /// What changes whenever a service with this generation and so many held requests has something else to tell.
+    #[must_use]
+    pub fn mark(&self, generation: Option<u64>, held: usize) -> Mark {
+        let state = self.state();
+        let all = state.generations.iter().flat_map(|(_, counts)| counts);
+        Mark {
+            generation,
+            held,
+            turns: state.turns,
+            counted: all.map(|counts| counts.sum()).sum(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn requests(tally: &Tally, generation: u64, revision: &str) -> Option<(u64, u64)> {
+        let all = tally.generations();
+        let outcome = all.get(&generation)?.get(revision)?;
+        assert_eq!(outcome.latency.values().sum::<u64>(), outcome.requests);
+        Some((outcome.requests, outcome.bad))
+    }
+
+    #[test]
+    fn a_late_end_is_counted_where_the_request_arrived() {
+        let tally = Tally::default();
+        let first = tally.turn(1, ["a"].into_iter());
+        let second = tally.turn(2, ["a", "b"].into_iter());
+        first[0].ended(MS, true);
+        second[0].ended(MS, false);
+        second[1].ended(MS, false);
+        assert_eq!(requests(&tally, 1, "a"), Some((1, 1)));
+        assert_eq!(requests(&tally, 2, "a"), Some((1, 0)));
+        assert_eq!(requests(&tally, 2, "b"), Some((1, 0)));
+        // It arrived under the first and was given to a revision that came later.
+        tally.of(1, "b").ended(MS, false);
+        tally.of(1, "b").ended(MS, false);
+        assert_eq!(requests(&tally, 1, "b"), Some((2, 0)));
+    }
+
+    #[test]
+    fn the_newest_generations_are_kept_and_one_that_comes_back_counts_on() {
+        let tally = Tally::default();
+        for generation in 1..=5 {
+            tally.turn(generation, ["a"].into_iter())[0].ended(MS, false);
+        }
+        let kept = |tally: &Tally| tally.generations().into_keys().collect::<Vec<_>>();
+        assert_eq!(kept(&tally), [3, 4, 5]);
+        tally.of(1, "a").ended(MS, false);
+        assert_eq!(kept(&tally), [3, 4, 5], "nobody reads those any more");
+        tally.turn(3, ["a"].into_iter())[0].ended(MS, false);
+        assert_eq!(requests(&tally, 3, "a"), Some((2, 0)));
+        tally.turn(1, ["a"].into_iter());
+        assert_eq!(kept(&tally), [1, 3, 5], "the oldest by use goes");
+    }
+
+    #[test]
+    fn revisions_that_come_and_go_under_one_generation_do_not_pile_up() {
+        let tally = Tally::default();
+        for n in 0..100 {
+            let name = format!("r-{n}");
+            tally.turn(0, ["stays", &name].into_iter())[0].ended(MS, false);
+        }
+        assert_eq!(tally.generations()[&0].len(), PAST + 2);
+        assert_eq!(requests(&tally, 0, "stays"), Some((100, 0)));
+        assert_eq!(requests(&tally, 0, "r-99"), Some((0, 0)));
+        for n in 0..100 {
+            let _ = tally.of(0, &format!("late-{n}"));
+        }
+        assert_eq!(tally.generations()[&0].len(), PAST + 2);
+    }
+
+    #[test]
+    fn whatever_there_is_to_tell_changes_the_mark() {
+        let tally = Tally::default();
+        let counts = tally.turn(1, ["a"].into_iter());
+        let mark = || tally.mark(Some(1), 0);
+        let before = mark();
+        let _ = tally.turn(1, ["a"].into_iter());
+        assert_eq!(mark(), before, "nothing is new");
+        counts[0].ended(MS, false);
+        assert_ne!(mark(), before);
+        let before = mark();
+        let _ = tally.turn(1, ["a", "b"].into_iter());
+        assert_ne!(mark(), before);
+        assert_ne!(tally.mark(Some(1), 1), mark());
+        assert_ne!(tally.mark(None, 0), mark());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_counted(ends in prop::collection::vec((0_u64..1 << 40, any::<bool>()), 0..50)) {
+            let tally = Tally::default();
+            let counts = tally.turn(1, ["a"].into_iter());
+            for (micros, is_bad) in &ends {
+                counts[0].ended(Duration::from_micros(*micros), *is_bad);
+            }
+            let bad = ends.iter().filter(|(_, is_bad)| *is_bad).count() as u64;
+            prop_assert_eq!(requests(&tally, 1, "a"), Some((ends.len() as u64, bad)));
+        }
+    }
+}
