@@ -25,6 +25,8 @@ use crate::{
 
 /// Milliseconds until a client that retries by itself may try again: a queue empties in less.
 const PUSHBACK: &str = "1000";
+/// The same where nothing was begun and another server may have a place: the router asks another pod.
+const AT_ONCE: &str = "0";
 
 /// A request that does not fit.
 pub(super) fn bad(sentence: impl Into<String>) -> Status {
@@ -42,14 +44,14 @@ pub(super) fn not_found(error: &FindError) -> Status {
 
 /// No place for a request.
 pub(super) fn crowded(crowded: Crowded) -> Status {
-    exhausted(crowded.to_string())
+    exhausted(crowded.to_string(), AT_ONCE)
 }
 
-fn exhausted(sentence: String) -> Status {
+fn exhausted(sentence: String, pushback: &'static str) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(
         "grpc-retry-pushback-ms",
-        MetadataValue::from_static(PUSHBACK),
+        MetadataValue::from_static(pushback),
     );
     Status::with_metadata(Code::ResourceExhausted, sentence, metadata)
 }
@@ -57,7 +59,7 @@ fn exhausted(sentence: String) -> Status {
 /// No outputs for a request.
 pub(super) fn not_run(error: &RunError) -> Status {
     let code = match error {
-        RunError::Busy { .. } => return exhausted(error.to_string()),
+        RunError::Busy { .. } => return exhausted(error.to_string(), PUSHBACK),
         RunError::Stopping => Code::Unavailable,
         RunError::Deadline => Code::DeadlineExceeded,
         RunError::Refused(_) | RunError::TooManyRows { .. } => Code::InvalidArgument,

@@ -1,4 +1,5 @@
-//! Reads a request's body within bounds: of bytes (413) and of time between two parts (408).
+//! Reads a request's body within bounds: of bytes (413) and of time between two parts (408). The rest of a body that is
+//! too long is [`super::linger`]'s.
 
 use std::time::Duration;
 
@@ -14,9 +15,6 @@ use super::{
 
 /// A client that sends nothing for so long has gone.
 pub const STALL: Duration = Duration::from_secs(30);
-/// What of an oversized body is read and thrown away before the answer: a client that still writes would
-/// see a reset connection instead of the sentence.
-const DISCARD: usize = 1 << 30;
 
 /// The whole body of a request, unpacked if it is packed; neither is larger than `limit`.
 pub async fn receive(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
@@ -30,7 +28,6 @@ async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     use http_body::Body as _;
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
-        discard(&mut body).await;
         return Err(too_large(Some(announced), limit));
     }
     let Some(first) = part(&mut body).await? else {
@@ -43,7 +40,6 @@ async fn read(mut body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut next = Some(first);
     while let Some(bytes) = next {
         if whole.len() + bytes.len() > limit {
-            discard(&mut body).await;
             return Err(too_large(None, limit));
         }
         whole.extend_from_slice(&bytes);
@@ -72,16 +68,6 @@ async fn part(body: &mut Body) -> Result<Option<Bytes>, ApiError> {
                 }
             }
         }
-    }
-}
-
-async fn discard(body: &mut Body) {
-    let mut left = DISCARD;
-    while let Ok(Some(bytes)) = part(body).await {
-        if bytes.len() > left {
-            return;
-        }
-        left -= bytes.len();
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     body::STALL,
     coding::{self, Coding},
     error::ApiError,
+    linger::Lingering,
     patience::Patient,
     request_id, v2,
 };
@@ -74,6 +75,7 @@ impl Dispatch {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError> + Send,
     {
+        let request = Lingering::of(request);
         let id = request_id::of(request.headers());
         let Begun { trace_id, trail } = self.app.observer.begin(&request, &id);
         let Some(trail) = trail else {

@@ -11,8 +11,25 @@ use crate::{
     pipeline::{InputError, PipelineError},
 };
 
-/// Seconds until a turned-away client should try again: a queue empties in less.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Until a turned-away client should try again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Again {
+    /// At once: nothing was begun, and another server may have a place. The router asks another pod.
+    AtOnce,
+    /// In a second: a queue empties in less.
+    #[default]
+    Soon,
+}
+
+impl Again {
+    /// The value of `Retry-After`.
+    const fn value(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::AtOnce => "0",
+            Self::Soon => "1",
+        })
+    }
+}
 
 /// An answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +38,8 @@ pub struct ApiError {
     pub code: StatusCode,
     /// The sentence.
     pub message: String,
+    /// What a 503 says of the next try.
+    pub again: Again,
 }
 
 impl ApiError {
@@ -29,6 +48,7 @@ impl ApiError {
         Self {
             code,
             message: message.into(),
+            again: Again::default(),
         }
     }
 
@@ -60,7 +80,10 @@ impl ApiError {
 
 impl From<Crowded> for ApiError {
     fn from(crowded: Crowded) -> Self {
-        Self::unavailable(crowded.to_string())
+        Self {
+            again: Again::AtOnce,
+            ..Self::unavailable(crowded.to_string())
+        }
     }
 }
 
@@ -129,7 +152,7 @@ impl IntoResponse for ApiError {
         if self.code == StatusCode::SERVICE_UNAVAILABLE {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, RETRY_AFTER);
+                .insert(header::RETRY_AFTER, self.again.value());
         }
         response
     }

@@ -29,6 +29,7 @@ pub mod coding;
 pub mod dispatch;
 mod embeddings;
 pub mod error;
+mod linger;
 pub mod listen;
 mod object;
 mod openapi;

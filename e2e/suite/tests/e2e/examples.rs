@@ -1,5 +1,6 @@
 //! The examples that no other test applies, as they stand.
 
+use futures::future::join_all;
 use ortolan_e2e::{Result, Service, Test, check};
 use serde_json::{Value, json};
 
@@ -21,18 +22,42 @@ async fn gone(service: &Service) -> Result {
 }
 
 #[tokio::test]
-async fn the_pipeline_of_the_spec_goes_before_the_archives() {
+async fn the_pipeline_of_the_spec_goes_before_the_archives_and_a_pods_requests_are_bounded() {
     Test::run(async |t| {
         let _core = t.core().await;
         let service = serving(t, "pipeline.yaml", "daisy-or-not").await?;
         let path = "/predict/daisy-or-not";
         let flower = t.file_of_the_store("flower.jpg").await?;
-        let answer = service.post(path, "image/jpeg", flower).await?.json()?;
+        let answer = service
+            .post(path, "image/jpeg", flower.clone())
+            .await?
+            .json()?;
         let labels = answer["predictions"].as_array().map_or(0, Vec::len);
         check(
             labels == 1 && answer["predictions"][0]["label"] == "daisy",
             || format!("one label, where the archive's own pipeline gives five: {answer}"),
-        )
+        )?;
+        // Twice as many as a pod takes: the pod turns some away at once, or the routers let them wait; none is lost.
+        let asked = (0..64).map(|_| service.post(path, "image/jpeg", flower.clone()));
+        let mut turned_away = 0;
+        for reply in join_all(asked).await {
+            let reply = reply?;
+            match reply.status {
+                200 => check(reply.json()?["predictions"][0]["label"] == "daisy", || {
+                    format!("{reply:?}")
+                })?,
+                503 => {
+                    turned_away += 1;
+                    check(reply.body.contains("32"), || {
+                        format!("the limit is not named: {reply:?}")
+                    })?;
+                }
+                _ => check(false, || format!("{reply:?}"))?,
+            }
+        }
+        check(turned_away <= 32, || {
+            format!("{turned_away} of 64 requests were turned away, with a limit of 32")
+        })
     })
     .await;
 }
