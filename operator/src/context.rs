@@ -23,6 +23,7 @@ use crate::{
     index::{Index, Key, Packed},
     metrics::Metrics,
     outage::Outage,
+    routers::Collector,
 };
 
 /// How long one reconcile may take.
@@ -78,6 +79,8 @@ pub struct Context {
     pub asker: Asker,
     /// What is remembered between two reconciles.
     pub memory: Memory,
+    /// What the routers tell.
+    pub routers: Collector,
 }
 
 /// What is remembered of one InferenceService between two reconciles; losing it loses nothing.

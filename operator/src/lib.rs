@@ -4,6 +4,8 @@
 //!  watch ─▶ index (synchronous, by service) ─▶ observe ─▶ ortolan_core::plan ─▶ apply ─▶ status ─▶ events
 //!    │                    ▲                                                        │
 //!    └─ triggers          └──────────── what a write answered is known at once ────┘
+//!
+//!  routers (their streams of counts) ─▶ what came of a service's requests, by revision
 //! ```
 //!
 //! Every replica watches; only the one that holds the Lease writes ([`gate::Gate`]).
@@ -21,6 +23,7 @@ pub mod options;
 pub mod outage;
 pub mod probe;
 pub mod reconcile;
+pub mod routers;
 pub mod run;
 pub mod trim;
 pub mod watch;

@@ -38,6 +38,9 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     errors: Family<ReasonLabels, Counter>,
     leader: Gauge,
+    routers: Gauge,
+    frames: Counter,
+    streams_ended: Counter,
 }
 
 impl Default for Metrics {
@@ -70,6 +73,23 @@ impl Default for Metrics {
         );
         let leader = Gauge::default();
         registry.register("leader", "1 while this replica leads", leader.clone());
+        let (routers, frames) = (Gauge::default(), Counter::default());
+        registry.register(
+            "routers",
+            "Routers whose counts came within the last five seconds",
+            routers.clone(),
+        );
+        registry.register(
+            "router_frames",
+            "Frames that were read of the routers' streams",
+            frames.clone(),
+        );
+        let streams_ended = Counter::default();
+        registry.register(
+            "router_streams_ended",
+            "Streams of routers that broke off or could not be opened",
+            streams_ended.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             reconciles,
@@ -77,6 +97,9 @@ impl Default for Metrics {
             writes,
             errors,
             leader,
+            routers,
+            frames,
+            streams_ended,
         }
     }
 }
@@ -108,6 +131,21 @@ impl Metrics {
     /// Says whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Says how many routers were heard of lately.
+    pub fn routers(&self, count: usize) {
+        self.routers.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a frame of a router.
+    pub fn heard(&self) {
+        self.frames.inc();
+    }
+
+    /// Counts a router's stream that ended.
+    pub fn stream_ended(&self) {
+        self.streams_ended.inc();
     }
 
     /// All metrics as OpenMetrics text.

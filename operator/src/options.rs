@@ -1,6 +1,6 @@
 //! The command line. Every option is also an environment variable, `ORTOLAN_…`.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ortolan_core::validate::Defaults;
@@ -53,6 +53,12 @@ pub struct Run {
     /// InferenceService becomes an alias of it. Without it that Service selects the pods of the revision that serves.
     #[arg(long, env = "ORTOLAN_ROUTER", value_parser = router_name)]
     pub router: Option<String>,
+    /// The port of the routers' stream of counts, which the leader reads; only with --router.
+    #[arg(long, env = "ORTOLAN_ROUTER_STATS_PORT", default_value_t = 9091)]
+    pub router_stats_port: u16,
+    /// The file with the token that opens that stream; it may change.
+    #[arg(long, env = "ORTOLAN_ROUTER_STATS_TOKEN_FILE", value_name = "FILE")]
+    pub router_stats_token_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "ORTOLAN_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,

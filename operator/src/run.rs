@@ -15,6 +15,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch},
+    task::JoinSet,
 };
 use tracing_subscriber::{
     Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -30,6 +31,7 @@ use crate::{
     options::{LogFormat, Run, Scope},
     outage::Outage,
     reconcile::{self, Watched, on_error},
+    routers::{self, Collector, Listener},
     trim::Trim,
     watch as watches, web,
 };
@@ -159,6 +161,8 @@ pub async fn operate(
         leads.send_replace(Tenure::Always);
     }
 
+    let routers = Collector::default();
+    let listening = listen(&client, &options, &routers, &triggers, &leading, &metrics);
     let context = Arc::new(Context {
         client: client.clone(),
         defaults: options.defaults(),
@@ -169,16 +173,43 @@ pub async fn operate(
         outage,
         asker: Asker::new(triggers),
         memory: Memory::default(),
+        routers,
     });
     control(client, &options, context, triggered, leading, stopping).await;
 
     watching.abort();
+    drop(listening);
     if let Some(election) = election {
         election.await.context("the election's task broke")?;
     }
     serving.await.context("the web server's task broke")??;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Begins to listen to the routers, where there are some; ends when what it gives is dropped.
+fn listen(
+    client: &Client,
+    options: &Run,
+    collector: &Collector,
+    triggers: &mpsc::UnboundedSender<crate::index::Key>,
+    leading: &watch::Receiver<Tenure>,
+    metrics: &Metrics,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(service) = options.router.as_deref().and_then(routers::service) {
+        let listener = Listener {
+            service,
+            port: options.router_stats_port,
+            token: options.router_stats_token_file.clone(),
+            gate: Gate::leading(leading.clone()),
+            metrics: metrics.clone(),
+            triggers: triggers.clone(),
+            collector: collector.clone(),
+        };
+        tasks.spawn(listener.run(client.clone()));
+    }
+    tasks
 }
 
 /// The controller: what changed is reconciled until `stopping` turns true.
