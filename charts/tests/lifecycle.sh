@@ -136,6 +136,24 @@ the_operator_may_do_its_work_and_nothing_else() {
   expect 'uninstalled' uninstall ortolan e
 }
 
+the_routers_token_is_made_once_and_another_one_may_be_named() {
+  local token
+  # In a namespace that is not there yet, too, the chart knows that there is a cluster.
+  expect 'is installed' install ortolan j --create-namespace --set router.enabled=true || return 1
+  token=$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')
+  equal "$(printf %s "$token" | base64 -d | wc -c)" 48 "the token's length" || return 1
+  expect 'is upgraded' upgrade ortolan j --set router.enabled=true --set router.replicas=3 || return 1
+  equal "$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')" "$token" "the token after an upgrade" || return 1
+  may yes j watch endpointslices.discovery.k8s.io j && may no j list endpointslices.discovery.k8s.io a && may no j get secrets/ortolan-router-stats j || return 1
+  expect 'is upgraded' upgrade ortolan j --set router.enabled=true --set router.stats.existingSecret=mine || return 1
+  equal "$(kubectl get secrets -n "$PREFIX-j" -o name | grep -c router-stats || true)" 0 "the Secret that nobody needs is gone" || return 1
+  equal "$(kubectl get deployments -n "$PREFIX-j" -o 'jsonpath={.items[*].spec.template.spec.volumes[?(@.name=="stats-token")].secret.secretName}')" "mine mine" "both mount the one that is named" || return 1
+  expect 'uninstalled' uninstall ortolan j || return 1
+  expect 'is installed' install ortolan j --set router.enabled=true || return 1
+  [ "$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')" != "$token" ] || { fail "the token of another install"; return 1; }
+  expect 'uninstalled' uninstall ortolan j
+}
+
 people_read_or_write_by_their_role() {
   local role person
   namespace i
@@ -208,7 +226,7 @@ clean_up() {
   remove_releases
   remove_crd || true
   # shellcheck disable=SC2046
-  kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h i team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
+  kubectl delete namespaces --wait=false --ignore-not-found $(for letter in a b c d e f g h i j team-a; do echo "$PREFIX-$letter"; done) > /dev/null 2>&1 || true
 }
 
 lifecycle() {
@@ -220,6 +238,7 @@ lifecycle() {
     another_name_and_namespace_takes_the_kept_crd_over_without_a_flag \
     two_namespaced_installs_share_the_crd \
     the_operator_may_do_its_work_and_nothing_else \
+    the_routers_token_is_made_once_and_another_one_may_be_named \
     people_read_or_write_by_their_role \
     a_crd_that_is_not_of_helm_is_left_alone_and_an_old_one_is_refused \
     a_release_that_made_the_crd_removes_it_with_keep_false \
