@@ -11,6 +11,7 @@
 //! Every wait is a poll with one generous limit ([`world::PATIENCE`]). A test that fails prints what a
 //! person would ask for: the objects of its namespace, its events, and the operator's log.
 
+pub mod argo;
 pub mod audit;
 pub mod cluster;
 pub mod kstatus;

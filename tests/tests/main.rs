@@ -1,6 +1,7 @@
 //! Tests against a real API server, one program so that all of them run beside each other: `tests/run`.
 
 mod cel;
+mod cli;
 mod collisions;
 mod crash_points;
 mod drift;
