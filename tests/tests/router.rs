@@ -1,5 +1,5 @@
 //! The router's table from a real API server: what it follows, what holds while the API server is away, and that it
-//! writes nothing.
+//! writes nothing; and where the operator finds the routers.
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,14 @@ use ortolan_router::{
 };
 use ortolan_tests::{
     World, audit,
+    operator::Operator,
+    tap::Tap,
     world::{config, spec, world},
 };
 use serde_json::json;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt as _, BufReader},
+    net::{TcpListener, TcpStream, UdpSocket},
     sync::watch,
     task::JoinSet,
 };
@@ -263,5 +266,66 @@ fn the_router_follows_traffic_and_pods_and_keeps_both_while_the_api_server_is_aw
             "{asked:#?}"
         );
         std::fs::remove_dir_all(&folder).expect("the folder goes");
+    });
+}
+
+/// An address of this machine that an EndpointSlice may have: none of loopback. Nothing is sent to find it.
+async fn own_address() -> std::net::IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").await.expect("a socket");
+    // Of a network for documentation.
+    socket.connect("198.51.100.1:9").await.expect("a route");
+    socket.local_addr().expect("an address").ip()
+}
+
+fn router_slice(name: &str, service: &str, address: &str) -> EndpointSlice {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+    }))
+    .expect("a slice")
+}
+
+#[test]
+fn the_operator_that_leads_asks_the_routers_whose_endpoints_the_api_server_has() {
+    world(async |w| {
+        let address = own_address().await.to_string();
+        let listener = TcpListener::bind((&*address, 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let token = std::env::temp_dir().join(format!("token-{}", w.namespace));
+        std::fs::write(&token, "the token").expect("a file");
+        let slices = w.api::<EndpointSlice>();
+        let made = PostParams::default();
+        let other = router_slice("other", "other", &address);
+        slices.create(&made, &other).await.expect("a slice");
+        let options = [
+            format!("--router=routers.{}.svc.cluster.local", w.namespace),
+            format!("--router-stats-port={port}"),
+            format!("--router-stats-token-file={}", token.display()),
+        ];
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let operator = Operator::with(&w, &options, Tap::default());
+        let early = tokio::time::timeout(Duration::from_secs(3), listener.accept()).await;
+        assert!(early.is_err(), "the endpoints of another Service");
+
+        let ours = router_slice("ours", "routers", &address);
+        slices.create(&made, &ours).await.expect("a slice");
+        let asks = tokio::time::timeout(ortolan_tests::world::PATIENCE, listener.accept());
+        let (mut stream, _) = asks.await.expect("in time").expect("a connection");
+        let mut lines = BufReader::new(&mut stream).lines();
+        let mut head = Vec::new();
+        while let Some(line) = lines.next_line().await.expect("a head") {
+            if line.is_empty() {
+                break;
+            }
+            head.push(line.to_lowercase());
+        }
+        assert_eq!(head[0], "get /stats http/1.1");
+        assert!(
+            head.contains(&"authorization: bearer the token".to_owned()),
+            "{head:?}"
+        );
+        std::fs::remove_file(&token).expect("the file goes");
+        operator.stop().await;
     });
 }
