@@ -15,6 +15,7 @@ pub mod asker;
 pub mod context;
 pub mod events;
 pub mod gate;
+pub mod golden;
 pub mod index;
 pub mod lease;
 pub mod metrics;

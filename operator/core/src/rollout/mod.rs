@@ -19,6 +19,7 @@ pub mod command;
 pub mod effects;
 pub mod evidence;
 mod forward;
+pub mod golden;
 pub mod observed;
 pub mod policy;
 mod route;
