@@ -32,6 +32,58 @@ def identity(add=0.0):
     return _one([onnxfile.node("Add", ["x", "add"], ["y"])], [one])
 
 
+def picky(below):
+    """y = x + 2, float32 [batch, 4]; a run with a number of `below` or more fails."""
+    nodes = [
+        onnxfile.node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        onnxfile.node("Cast", ["largest"], ["row"], to=onnxfile.INT64),
+        onnxfile.node("Gather", ["table", "row"], ["two"]),
+        onnxfile.node("Add", ["x", "two"], ["y"]),
+    ]
+    return _one(nodes, [onnxfile.floats("table", [below], struct.pack("<f", 2.0) * below)])
+
+
+def slow(rounds):
+    """y = x + 3, float32 [batch, 4], after `rounds` products of matrices of 256 x 256 by 256 x 256 that change nothing."""
+    size = 256
+    nodes = [onnxfile.node("ReduceMax", ["x"], ["largest"], keepdims=0), onnxfile.node("Mul", ["zeros", "largest"], ["m0"])]
+    nodes += [onnxfile.node("MatMul", [f"m{i}", "zeros"], [f"m{i + 1}"]) for i in range(rounds)]
+    nodes += [
+        onnxfile.node("ReduceMax", [f"m{rounds}"], ["nothing"], keepdims=0),
+        onnxfile.node("Add", ["x", "three"], ["sum"]),
+        onnxfile.node("Add", ["sum", "nothing"], ["y"]),
+    ]
+    zeros = onnxfile.floats("zeros", [size, size], bytes(4 * size * size))
+    return _one(nodes, [zeros, onnxfile.floats("three", [], struct.pack("<f", 3.0))])
+
+
+def wide():
+    """y = x + 4, float32 [batch, 5]: another signature."""
+    shape = ["batch", 5]
+    four = onnxfile.floats("four", [], struct.pack("<f", 4.0))
+    x, y = onnxfile.value("x", shape), onnxfile.value("y", shape)
+    return onnxfile.model("wide", [onnxfile.node("Add", ["x", "four"], ["y"])], [x], [y], [four])
+
+
+def hungry(megabytes):
+    """y = x + 5, float32 [batch, 4]: a run takes 1 + `megabytes` x the largest number of MiB, some times over."""
+    nodes = [
+        onnxfile.node("ReduceMax", ["x"], ["largest"], keepdims=0),
+        onnxfile.node("Cast", ["largest"], ["whole"], to=onnxfile.INT64),
+        onnxfile.node("Mul", ["whole", "megabytes"], ["more"]),
+        onnxfile.node("Add", ["more", "one"], ["times"]),
+        onnxfile.node("Tile", ["mebibyte", "times"], ["many"]),
+        onnxfile.node("Mul", ["many", "largest"], ["much"]),
+        onnxfile.node("ReduceMin", ["much"], ["least"], keepdims=0),
+        onnxfile.node("Sub", ["least", "largest"], ["nothing"]),
+        onnxfile.node("Add", ["x", "five"], ["sum"]),
+        onnxfile.node("Add", ["sum", "nothing"], ["y"]),
+    ]
+    mebibyte = onnxfile.floats("mebibyte", [1 << 18], struct.pack("<f", 1.0) * (1 << 18))
+    numbers = [onnxfile.whole("megabytes", [megabytes]), onnxfile.whole("one", [1])]
+    return _one(nodes, [mebibyte, *numbers, onnxfile.floats("five", [], struct.pack("<f", 5.0))])
+
+
 def tar(files, mode="w"):
     """A tar whose bytes depend on `files` alone: [(name, bytes or the target of a symbolic link)]."""
     out = io.BytesIO()
@@ -70,6 +122,10 @@ def build(good):
     return {
         "identity.onnx": identity(),
         "identity-2.onnx": identity(1.0),
+        "picky.onnx": picky(20),
+        "slow.onnx": slow(20),
+        "wide.onnx": wide(),
+        "hungry.onnx": hungry(64),
         "truncated.onnx": good[: 1024 * 1024],
         "empty.onnx": b"",
         "page.onnx": PAGE,

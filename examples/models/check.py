@@ -75,6 +75,17 @@ def main():
         if not numpy.array_equal(y, x + add):
             fail(f"{name} answers {y}, {x + add} was expected")
         print(f"{name}: x + {add}")
+    for name, add in (("picky.onnx", 2), ("slow.onnx", 3), ("hungry.onnx", 5)):
+        (y,) = session(str(models / "bad" / name)).run(["y"], {"x": x})
+        if not numpy.array_equal(y, x + add):
+            fail(f"{name} answers {y}, {x + add} was expected")
+        print(f"{name}: x + {add}")
+    try:
+        session(str(models / "bad/picky.onnx")).run(["y"], {"x": x * 5})
+        fail("picky.onnx answers 20, a failure was expected")
+    except Exception as error:  # the runtime's own classes share no base
+        if "out of data bounds" not in str(error):
+            fail(f"picky.onnx fails for another reason: {error}")
     refuses(models / "bad/truncated.onnx", "INVALID_PROTOBUF")
     refuses(models / "bad/future-opset.onnx", "opset")
     refuses(models / "bad/custom-op.onnx", "com.example")

@@ -56,6 +56,12 @@ def floats(name, shape, raw):
     return b"".join(_int(1, n) for n in shape) + _int(2, FLOAT) + _bytes(8, name) + _bytes(9, raw)
 
 
+def whole(name, numbers):
+    """An initializer of int64, a vector."""
+    raw = b"".join(struct.pack("<q", n) for n in numbers)
+    return _int(1, len(numbers)) + _int(2, INT64) + _bytes(8, name) + _bytes(9, raw)
+
+
 def value(name, shape):
     """A float32 input or output; a dimension is a number or a name."""
     dims = (_int(1, d) if isinstance(d, int) else _bytes(2, d) for d in shape)
