@@ -33,6 +33,9 @@ pub struct Order {
     pub url: String,
     /// The body of each request, JSON. Without one the request is a GET.
     pub body: Option<serde_json::Value>,
+    /// In the place of `body`, bodies that take turns over all clients.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bodies: Vec<serde_json::Value>,
     /// In the place of `body`, a message in base64: each request is a unary gRPC call to the method that the URL's
     /// path names, and each answer's message, in base64, is the value that is counted.
     #[serde(default)]

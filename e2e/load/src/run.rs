@@ -1,7 +1,10 @@
 //! A load: a few clients, each with one request at a time, and one tally.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -35,7 +38,9 @@ pub struct Run {
 
 struct Shared {
     order: Order,
-    body: Bytes,
+    /// Those that take turns; at least one.
+    bodies: Vec<Bytes>,
+    turn: AtomicUsize,
     target: Target,
     start: Instant,
     tally: Mutex<(Tally, u64)>,
@@ -45,19 +50,26 @@ impl Run {
     /// Finds the target and starts the clients.
     pub async fn start(order: Order) -> Result<Self, Error> {
         let target = Target::find(&order.url).await?;
-        let body = match (&order.message, &order.body) {
-            (Some(message), _) => BASE64_STANDARD
-                .decode(message)
-                .map_err(|error| Error::Message(error.to_string()))?
-                .into(),
-            (None, Some(body)) => Bytes::from(body.to_string()),
-            (None, None) => Bytes::new(),
+        let text = |body: &Value| Bytes::from(body.to_string());
+        let bodies = match (&order.message, &order.body) {
+            (Some(message), _) => {
+                let message = BASE64_STANDARD.decode(message);
+                vec![
+                    message
+                        .map_err(|error| Error::Message(error.to_string()))?
+                        .into(),
+                ]
+            }
+            (None, _) if !order.bodies.is_empty() => order.bodies.iter().map(text).collect(),
+            (None, Some(body)) => vec![text(body)],
+            (None, None) => vec![Bytes::new()],
         };
         let (stop, stopping) = watch::channel(false);
         let (fresh, kept) = (order.fresh, order.kept);
         let shared = Arc::new(Shared {
             order,
-            body,
+            bodies,
+            turn: AtomicUsize::new(0),
             target,
             start: Instant::now(),
             tally: Mutex::default(),
@@ -95,6 +107,11 @@ impl Run {
 impl Shared {
     fn now(&self) -> u64 {
         millis(self.start.elapsed())
+    }
+
+    fn body(&self) -> Bytes {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.bodies[turn % self.bodies.len()].clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Tally, u64)> {
@@ -186,7 +203,7 @@ async fn call(shared: &Shared, channel: &mut Option<Channel>) -> Result<String, 
                 channel.insert(opened.map_err(|error| error.to_string())?)
             }
         };
-        let outcome = open.call(&shared.target, vec![shared.body.clone()]).await;
+        let outcome = open.call(&shared.target, vec![shared.body()]).await;
         if !(was_kept && open.sent_nothing()) {
             break outcome;
         }
@@ -211,12 +228,12 @@ async fn ask(shared: &Shared, connection: &mut Option<Connection>) -> Result<Str
         Some(open) => open,
         None => connection.insert(Connection::open(&shared.target).await.map_err(say)?),
     };
-    let (method, kind) = match shared.order.body {
-        Some(_) => (Method::POST, "application/json"),
-        None => (Method::GET, ""),
+    let (method, kind) = match (&shared.order.body, shared.order.bodies.as_slice()) {
+        (None, []) => (Method::GET, ""),
+        _ => (Method::POST, "application/json"),
     };
     let (status, body) = open
-        .ask(&shared.target, method, kind, shared.body.clone())
+        .ask(&shared.target, method, kind, shared.body())
         .await
         .map_err(say)?;
     let shown = || String::from_utf8_lossy(&body[..body.len().min(KEPT_BYTES)]).into_owned();

@@ -29,6 +29,7 @@ async fn serve(router: Router) -> SocketAddr {
 
 fn order(target: SocketAddr, path: &str) -> Order {
     Order {
+        bodies: Vec::new(),
         url: format!("http://{target}{path}"),
         body: None,
         message: None,
@@ -196,6 +197,7 @@ async fn calls_are_counted_by_their_message_and_each_that_ends_badly_is_a_failur
     let target = serve(calls()).await;
     let message = BASE64_STANDARD.encode("a tensor");
     let call = |path| Order {
+        bodies: Vec::new(),
         message: Some(message.clone()),
         ..order(target, path)
     };

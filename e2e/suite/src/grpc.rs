@@ -133,6 +133,7 @@ impl Service {
     pub async fn grpc_load(&self) -> Result<Load> {
         let message = tiny(&self.name, "").encode_to_vec();
         let order = Order {
+            bodies: Vec::new(),
             body: None,
             message: Some(BASE64_STANDARD.encode(message)),
             ..Load::order(self.url("/inference.GRPCInferenceService/ModelInfer"))

@@ -127,11 +127,31 @@ impl Load {
             body: Some(json!({"inputs": [
                 {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
             ]})),
+            bodies: Vec::new(),
             pointer: "/outputs/0/data/0".into(),
             fresh: 1,
             kept: 2,
             pause_ms: 30,
             timeout_ms: 10_000,
+        }
+    }
+
+    /// As many requests as two clients make with a pause, on a tiny model: the first of four numbers is 1 to 20 in
+    /// turn, so that one in twenty is too large for `picky`. Counted is the last number of the answer, which tells the
+    /// models apart: 4 more than what the model adds.
+    pub(crate) fn varied(url: String) -> Order {
+        let body = |first: i32| {
+            json!({"inputs": [
+                {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [first, 2, 3, 4]}
+            ]})
+        };
+        Order {
+            body: None,
+            bodies: (1..=20).map(body).collect(),
+            pointer: "/outputs/0/data/3".into(),
+            fresh: 0,
+            kept: 2,
+            ..Self::order(url)
         }
     }
 

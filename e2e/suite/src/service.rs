@@ -351,6 +351,15 @@ impl Service {
         let path = format!("/v2/models/{}/infer", self.name);
         Load::start(&self.client, &Load::order(self.url(&path))).await
     }
+
+    /// Load whose requests differ, on a tiny model.
+    ///
+    /// # Errors
+    /// When the generator cannot be told.
+    pub async fn varied_load(&self) -> Result<Load> {
+        let path = format!("/v2/models/{}/infer", self.name);
+        Load::start(&self.client, &Load::varied(self.url(&path))).await
+    }
 }
 
 /// Whether the pod takes requests and is not on its way out.

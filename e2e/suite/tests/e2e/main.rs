@@ -5,6 +5,7 @@
 
 mod bad;
 mod batching;
+mod canary;
 mod disturbance;
 mod drain;
 mod examples;

@@ -14,7 +14,7 @@ const ROUTERS: &str = "deployment/ortolan-router";
 const ON: [&str; 2] = ["--set", "router.enabled=true"];
 
 /// Runs `body` on a release with routers; the next test finds the usual one.
-async fn with_routers(t: &Test, body: impl AsyncFnOnce(&Test) -> Result) -> Result {
+pub(crate) async fn with_routers(t: &Test, body: impl AsyncFnOnce(&Test) -> Result) -> Result {
     Install::chart(RELEASE, &ON).await?;
     let outcome = body(t).await;
     if outcome.is_err() {
@@ -58,6 +58,10 @@ async fn behind_routers_a_change_of_model_and_new_routers_fail_no_request() {
         with_routers(t, async |t| {
             let mut two = spec("bad/identity.onnx");
             two["scaling"] = json!({"minReplicas": 2});
+            // All at once, and nothing is kept of the old revision.
+            two["rollout"] = json!({
+                "strategy": "BlueGreen", "rollbackWindow": "0s", "analysis": {"settle": "10s"},
+            });
             let service = t.serving(&two).await?;
             let kind = kind_of(t, &service).await?;
             check(kind == "ExternalName", || {
@@ -87,7 +91,7 @@ async fn behind_routers_requests_wait_while_recreate_has_no_pod_and_none_fails()
     Test::alone(async |t| {
         with_routers(t, async |t| {
             let mut first = spec("bad/identity.onnx");
-            first["rollout"] = json!({"strategy": "Recreate"});
+            first["rollout"] = json!({"strategy": "Recreate", "analysis": {"settle": "10s"}});
             let service = t.serving(&first).await?;
             let load = service.load().await?;
             sleep(Duration::from_secs(1)).await;
