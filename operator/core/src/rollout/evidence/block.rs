@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    count::{Count, Sides},
+    count::{Count, Sides, Signal},
     frozen, guard,
     share::{self, Logs},
 };
@@ -22,10 +22,35 @@ pub const LEAST_TIME: Duration = Duration::from_secs(10);
 /// A block holds so many requests of the candidate at least.
 pub const LEAST_REQUESTS: u64 = 60;
 
-/// No bet gains more than this factor in a block. A node that is slow for half a minute under the only
-/// pod of a candidate is three votes in a row, for which the bets on 10 and 30 times pay up to twelve
-/// times each; ten times as many errors pay less than three. A gain that is cut keeps the test valid.
-pub const MOST_GAIN: f64 = 3.0;
+/// No bet gains more than this factor in a block. Bets on 10 and 30 times pay up to twelve times for a single burst; ten
+/// times as many errors pay less than three. A gain that is cut keeps the test valid.
+const MOST_GAIN: f64 = 3.0;
+/// The same where time is measured: a node that is slow for half a minute under the only pod of a candidate is three or
+/// four votes in a row, and none of its doing.
+const MOST_GAIN_OF_TIME: f64 = 2.0;
+
+/// What a block is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stakes {
+    /// The ratio of bad rates that is tolerated, 1 for "no worse".
+    ratio: f64,
+    /// No bet gains more than this factor.
+    most: f64,
+}
+
+impl Stakes {
+    /// For a signal, at this tolerated ratio.
+    #[must_use]
+    pub const fn of(signal: Signal, ratio: f64) -> Self {
+        let most = match signal {
+            Signal::Errors | Signal::Disagreement => MOST_GAIN,
+            Signal::SlowerThanSlo | Signal::SlowerThanStable | Signal::ServiceTime => {
+                MOST_GAIN_OF_TIME
+            }
+        };
+        Self { ratio, most }
+    }
+}
 
 /// The test of one signal: six numbers, and the block that is open.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,21 +121,21 @@ impl Test {
     }
 
     /// Lets every block vote that is full.
-    pub(super) fn close_full(&mut self, ratio: f64, now: Timestamp) {
+    pub(super) fn close_full(&mut self, stakes: Stakes, now: Timestamp) {
         let enough = |block: &Sides| block.candidate.requests >= LEAST_REQUESTS;
         if enough(&self.open) && clock::passed(self.since, now) >= LEAST_TIME {
-            self.close_open(ratio, now);
+            self.close_open(stakes, now);
         }
         if enough(&self.late) {
-            self.close_late(ratio);
+            self.close_late(stakes);
         }
     }
 
     /// The weights change: every block votes, and from now on the candidate is held against `frozen`
     /// where there is such a rate.
-    pub(super) fn close_all(&mut self, ratio: f64, frozen: Option<f64>, now: Timestamp) {
-        self.close_late(ratio);
-        self.close_open(ratio, now);
+    pub(super) fn close_all(&mut self, stakes: Stakes, frozen: Option<f64>, now: Timestamp) {
+        self.close_late(stakes);
+        self.close_open(stakes, now);
         self.frozen = frozen;
     }
 
@@ -119,25 +144,26 @@ impl Test {
         guard::trips(&self.open, self.frozen)
     }
 
-    fn close_open(&mut self, ratio: f64, now: Timestamp) {
+    fn close_open(&mut self, stakes: Stakes, now: Timestamp) {
         let block = std::mem::take(&mut self.open);
         self.since = now;
-        self.count(match self.frozen {
+        let vote = match self.frozen {
             Some(rate) => frozen::vote(block.candidate, rate),
-            None => share::vote(&block, ratio),
-        });
+            None => share::vote(&block, stakes.ratio),
+        };
+        self.count(vote, stakes);
     }
 
-    fn close_late(&mut self, ratio: f64) {
+    fn close_late(&mut self, stakes: Stakes) {
         let block = std::mem::take(&mut self.late);
-        self.count(share::vote(&block, ratio));
+        self.count(share::vote(&block, stakes.ratio), stakes);
     }
 
     /// Adds a vote. Nine decimals are kept: enough for any decision, short in the status, and read
     /// back from it to the last bit.
-    fn count(&mut self, vote: Option<Logs>) {
+    fn count(&mut self, vote: Option<Logs>, stakes: Stakes) {
         for (log, gain) in self.logs.iter_mut().zip(vote.unwrap_or_default()) {
-            *log = ((*log + gain.min(MOST_GAIN.ln())) * 1e9).round() / 1e9;
+            *log = ((*log + gain.min(stakes.most.ln())) * 1e9).round() / 1e9;
         }
     }
 }
@@ -148,6 +174,10 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + second).expect("a time")
+    }
+
+    fn errors(ratio: f64) -> Stakes {
+        Stakes::of(Signal::Errors, ratio)
     }
 
     fn sides(n_c: u64, n_s: u64, e_c: u64, e_s: u64) -> Sides {
@@ -167,7 +197,7 @@ mod tests {
         ] {
             let mut test = Test::new(at(0));
             test.add(sides(requests, 20 * requests, 5, 5));
-            test.close_full(1.0, at(seconds));
+            test.close_full(errors(1.0), at(seconds));
             assert_eq!(
                 test.e_value() != 1.0,
                 votes,
@@ -181,7 +211,7 @@ mod tests {
     fn a_block_votes_when_the_weights_change_however_small_it_is() {
         let mut test = Test::new(at(0));
         test.add(sides(2, 38, 1, 0));
-        test.close_all(1.0, None, at(1));
+        test.close_all(errors(1.0), None, at(1));
         assert!(
             (test.e_value() - 2.515_908).abs() < 1e-6,
             "{}",
@@ -190,23 +220,25 @@ mod tests {
     }
 
     #[test]
-    fn no_vote_multiplies_a_bet_by_more_than_three() {
-        let mut test = Test::new(at(0));
-        for block in 1..=2 {
-            test.add(sides(60, 1_140, 60, 0));
-            test.close_full(1.0, at(10 * block));
+    fn no_vote_multiplies_a_bet_by_more_than_three_nor_one_on_time_by_more_than_two() {
+        for (signal, most) in [(Signal::Errors, 3.0_f64), (Signal::SlowerThanStable, 2.0)] {
+            let mut test = Test::new(at(0));
+            for block in 1..=2 {
+                test.add(sides(60, 1_140, 60, 0));
+                test.close_full(Stakes::of(signal, 1.0), at(10 * block));
+            }
+            let most = 2.0 * most.ln();
+            assert!(test.logs.iter().all(|log| *log <= most + 1e-9), "{test:?}");
+            assert!((test.logs[5] - most).abs() < 1e-8, "{test:?}");
         }
-        let most = 2.0 * MOST_GAIN.ln();
-        assert!(test.logs.iter().all(|log| *log <= most + 1e-9), "{test:?}");
-        assert!((test.logs[5] - most).abs() < 1e-8, "{test:?}");
     }
 
     #[test]
     fn one_block_is_one_vote_however_many_errors_it_holds() {
-        let e = |errors| {
+        let e = |bad| {
             let mut test = Test::new(at(0));
-            test.add(sides(60, 1_140, errors, 0));
-            test.close_full(1.0, at(10));
+            test.add(sides(60, 1_140, bad, 0));
+            test.close_full(errors(1.0), at(10));
             test.e_value()
         };
         assert_eq!(e(1), e(60));
@@ -215,20 +247,20 @@ mod tests {
     #[test]
     fn what_arrived_under_other_weights_is_a_block_of_its_own() {
         let mut test = Test::new(at(0));
-        test.close_all(1.0, None, at(5));
+        test.close_all(errors(1.0), None, at(5));
         test.add(sides(50, 50, 5, 5));
         test.add_late(sides(5, 95, 1, 19));
-        test.close_all(1.0, None, at(6));
+        test.close_all(errors(1.0), None, at(6));
         assert_eq!(test.e_value(), 1.0, "each block has just its share");
     }
 
     #[test]
     fn without_stable_traffic_the_candidate_is_held_against_the_frozen_rate() {
         let mut test = Test::new(at(0));
-        test.close_all(1.0, Some(0.005), at(0));
+        test.close_all(errors(1.0), Some(0.005), at(0));
         for block in 1..=3 {
             test.add(sides(100, 0, 5, 0));
-            test.close_full(1.0, at(10 * block));
+            test.close_full(errors(1.0), at(10 * block));
         }
         assert!((test.e_value() - 3.381_945).abs() < 1e-6);
         assert_eq!(test.total(), sides(300, 0, 15, 0));
@@ -238,7 +270,7 @@ mod tests {
     fn a_clock_that_moves_back_closes_nothing() {
         let mut test = Test::new(at(100));
         test.add(sides(600, 600, 60, 0));
-        test.close_full(1.0, at(0));
+        test.close_full(errors(1.0), at(0));
         assert_eq!(test.e_value(), 1.0);
     }
 
@@ -247,7 +279,10 @@ mod tests {
         let mut test = Test::new(at(0));
         for block in 1..200 {
             test.add(sides(61, 1_100 + block, block % 3, block % 7));
-            test.close_full(1.1, at(10 * i64::try_from(block).expect("in range")));
+            test.close_full(
+                errors(1.1),
+                at(10 * i64::try_from(block).expect("in range")),
+            );
         }
         test.add_late(sides(1, 2, 0, 1));
         let text = serde_json::to_string(&test).expect("it is written");

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use self::meter::Meters;
 pub use self::{
-    block::Test,
+    block::{Stakes, Test},
     count::{Count, Sides, Signal, Tally},
     meter::{Counters, Reading},
 };
@@ -98,7 +98,7 @@ impl Evidence {
             if guarded && self.tripped.is_none() {
                 self.tripped = test.guard().map(|count| (*signal, count));
             }
-            test.close_full(ratio, now);
+            test.close_full(Stakes::of(*signal, ratio), now);
         }
     }
 
@@ -127,15 +127,15 @@ impl Evidence {
                         .and_then(frozen::frozen_rate)
                 }
             };
-            test.close_all(ratio, frozen, now);
+            test.close_all(Stakes::of(*signal, ratio), frozen, now);
         }
         self.observe(readings, ratio, now);
     }
 
     /// Every open block votes: the weights are about to change.
     pub fn close(&mut self, ratio: f64, now: Timestamp) {
-        for test in self.tests.values_mut() {
-            test.close_all(ratio, test.frozen(), now);
+        for (signal, test) in &mut self.tests {
+            test.close_all(Stakes::of(*signal, ratio), test.frozen(), now);
         }
     }
 
