@@ -14,6 +14,8 @@ import sys
 # Where reasons are made, and the patterns that find them: `Cause::new(class, "Reason", …)`, `("Reason".into(), …)` and the server's own list.
 CAUSE = r'Cause::new\(\s*(?:Class::)?\w+,\s*"([A-Z]\w+)"'
 NOTICE = r'Notice::(?:normal|warning)\(\s*"([A-Z]\w+)"'
+FAILURE = r'Failure::new\(\s*"([A-Z]\w+)"'
+TELL = r'\(\s*"(Paused|AwaitingApproval)",'
 REFUSAL = r'refuse\(\s*&?observed,\s*"([A-Z]\w+)"'
 REASON = r'Self::\w+(?:\(_\)| \{ \.\. \})? => "([A-Z]\w+)"'
 SOURCES = {
@@ -23,6 +25,7 @@ SOURCES = {
     "operator/core/src/plan.rs": [NOTICE, REFUSAL, r'Some\(\(\s*"([A-Z]\w+)"'],
     "operator/core/src/plan/objects.rs": [NOTICE],
     "operator/core/src/plan/telling.rs": [NOTICE, r'Some\(\(\s*"([A-Z]\w+)"'],
+    **{str(path): [NOTICE, FAILURE, TELL] for path in sorted(pathlib.Path("operator/core/src/rollout").glob("*.rs"))},
     "operator/src/apply.rs": [REASON],
     "operator/src/observe.rs": [REASON],
     "operator/src/reconcile.rs": [REASON, REFUSAL, r'failed\("([A-Z]\w+)"\)'],

@@ -16,6 +16,7 @@ pub mod names;
 mod pipeline;
 mod pod;
 mod reference;
+mod rollout;
 mod rollout_status;
 mod schema;
 mod server;
@@ -29,9 +30,10 @@ pub use pipeline::{
 };
 pub use pod::Pod;
 pub use reference::reference;
+pub use rollout::{Analysis, Approval, OnInconclusive, Rollout, Step, Strategy};
 pub use rollout_status::{CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus};
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
-pub use service::{InferenceService, InferenceServiceSpec, Rollout, Scaling, Strategy};
+pub use service::{InferenceService, InferenceServiceSpec, Scaling};
 pub use status::{
     Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,
     RevisionPhase, RevisionStatus, TensorStatus, Traffic,

@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Model, Pod, Server, status::InferenceServiceStatus};
+use crate::{Model, Pod, Rollout, Server, status::InferenceServiceStatus};
 
 /// A model and how to serve it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -24,6 +24,8 @@ use crate::{Model, Pod, Server, status::InferenceServiceStatus};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.traffic[0].revision"),
+    printcolumn(name = "Rollout", type_ = "string", json_path = ".status.rollout.phase"),
+    printcolumn(name = "Weight", type_ = "integer", json_path = ".status.rollout.weight"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.readyReplicas"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.url"),
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.uri", priority = 1),
@@ -71,28 +73,6 @@ pub struct Scaling {
     pub min_replicas: Option<i32>,
 }
 
-/// How a new revision takes over.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// `BlueGreen` when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub strategy: Option<Strategy>,
-}
-
-/// How a new revision takes over from the one that serves.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub enum Strategy {
-    /// The new revision starts beside the old one and takes over when all its pods are ready.
-    #[default]
-    BlueGreen,
-    /// The old revision stops before the new one starts: for devices of which there are no spare ones.
-    /// Nothing serves in between.
-    Recreate,
-}
-
 impl InferenceServiceSpec {
     /// How many pods should serve: 0 when suspended.
     #[must_use]
@@ -110,14 +90,5 @@ impl InferenceServiceSpec {
     #[must_use]
     pub fn suspended(&self) -> bool {
         self.suspend.unwrap_or(false)
-    }
-
-    /// The strategy, with the operator's default.
-    #[must_use]
-    pub fn strategy(&self) -> Strategy {
-        self.rollout
-            .as_ref()
-            .and_then(|rollout| rollout.strategy)
-            .unwrap_or_default()
     }
 }

@@ -10,6 +10,7 @@ use ortolan_core::{
     failure,
     observed::{Foreign, Observed},
     revision::{self, RevisionName},
+    rollout::observed::Golden,
 };
 use ortolan_crds::{InferenceService, names};
 
@@ -68,6 +69,8 @@ pub async fn observe(
         foreign: None,
         reports: BTreeMap::new(),
         outage: context.outage.last(),
+        routers: context.routers.stats(key),
+        golden: Golden::None,
     };
     let is_known = |service: &Service| service.metadata.name.as_deref() == Some(&key.name);
     let is_asked_for = observed.service.meta().deletion_timestamp.is_none();

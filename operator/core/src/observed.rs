@@ -13,7 +13,11 @@ use k8s_openapi::{
 };
 use ortolan_crds::{ColdStart, InferenceService, ModelStatus, ProviderStatus, names};
 
-use crate::{failure, revision::RevisionName};
+use crate::{
+    failure,
+    revision::RevisionName,
+    rollout::{observed::Golden, routers::Routers},
+};
 
 /// What a pod said of itself on `/healthz/startup`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +63,10 @@ pub struct Observed {
     pub reports: BTreeMap<String, Report>,
     /// When the API server last did not answer, if that is known.
     pub outage: Option<Timestamp>,
+    /// What the routers say of the service.
+    pub routers: Routers,
+    /// The golden set's verdict on the candidate.
+    pub golden: Golden,
 }
 
 /// An object of somebody else's under a name that the operator needs.

@@ -13,6 +13,7 @@
 
 mod keep;
 mod objects;
+mod rollout;
 mod telling;
 
 use std::{
@@ -26,7 +27,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Service},
     policy::v1::PodDisruptionBudget,
 };
-use ortolan_crds::{InferenceServiceStatus, names};
+use ortolan_crds::{InferenceServiceStatus, Strategy, names};
 
 use crate::{
     build::{self, Owner},
@@ -34,13 +35,14 @@ use crate::{
     notice::Notice,
     observed::{Foreign, Observed, label},
     revision::{self, Data, Identity, Resolved, Revision, RevisionName},
+    rollout::Policy,
     status, step,
     validate::{Defaults, Validated, validate},
 };
 
 pub use keep::keep;
 
-/// How many revisions are kept beside those that have pods.
+/// How many revisions are kept beside those that have pods, unless the spec says another number.
 const HISTORY: usize = 5;
 /// A foreign Service carries no label that is watched: nobody tells when its name is free again.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -171,7 +173,7 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
     if let Identity::New(name, number) = identity {
         planner.create_revision(&validated, name, number);
     }
-    planner.run()
+    planner.run(&validated.policy)
 }
 
 /// The plan for a service that cannot be worked on: its status says why, everything else stays.
@@ -320,10 +322,15 @@ impl<'a> Planner<'a> {
         });
     }
 
+    /// Decides without routers, and for a revision that serves while its service cannot be worked on.
     fn decide(&self) -> step::Decision {
         let spec = &self.observed.service.spec;
+        let strategy = spec.rollout.as_ref().and_then(|rollout| rollout.strategy);
         step::step(&step::Facts {
-            strategy: spec.strategy(),
+            strategy: match strategy {
+                Some(Strategy::Recreate) => step::Strategy::Recreate,
+                Some(Strategy::BlueGreen | Strategy::Canary) | None => step::Strategy::BlueGreen,
+            },
             suspended: spec.suspended(),
             replicas: spec.replicas(),
             stable: self.stable.as_ref().map(|(name, since)| (name, *since)),
@@ -334,13 +341,18 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn run(mut self) -> Plan {
-        let decision = self.decide();
+    fn run(mut self, policy: &Policy) -> Plan {
+        let decision = match self.router {
+            Some(_) => self.decide_behind_routers(policy),
+            None => self.decide(),
+        };
         self.record_digests();
         for (name, replicas) in &decision.run {
             self.deploy(name, *replicas);
         }
-        if decision.promote {
+        if decision.promote && self.router.is_some() {
+            self.mark();
+        } else if decision.promote {
             self.promote();
         } else if self.lost_mark() {
             self.mark();

@@ -6,6 +6,7 @@
 //! | the spec serves | True `Serving` | True | False | – |
 //! | fewer pods than wanted | False `PodsNotReady`, or the cause | some pod is ready | True | – |
 //! | rolling | False `RollingOut`, or the cause | some pod is ready | True | – |
+//! | paused, or waits for `promote` | False `Paused` / `AwaitingApproval` | some pod is ready | False | – |
 //! | `Recreate` stops the old revision | False `Recreating` | some pod is ready | True | – |
 //! | the candidate failed | False `RolloutFailed` | some pod is ready | False | True |
 //! | failed for good | False, the cause | some pod is ready | False | True |
@@ -17,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use ortolan_crds::{
-    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, Traffic, names,
+    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, RolloutStatus,
+    Traffic, names,
 };
 
 use crate::{
@@ -25,7 +27,8 @@ use crate::{
     health::Health,
     observed::{About, Observed},
     revision::RevisionName,
-    step::{Decision, Phase},
+    rollout::State,
+    step::{Decision, Phase, Share},
 };
 
 /// What is true of one condition.
@@ -111,6 +114,13 @@ pub fn kept(
     status
 }
 
+fn traffic(share: &Share) -> Traffic {
+    Traffic {
+        revision: share.revision.to_string(),
+        weight: i32::from(share.weight),
+    }
+}
+
 fn judged(
     observed: &Observed,
     decision: &Decision,
@@ -134,11 +144,8 @@ fn judged(
             rest: address.clone(),
             grpc: Some(address),
         }),
-        traffic: vec![Traffic {
-            revision: decision.serve.to_string(),
-            weight: 100,
-        }],
-        rollout: None,
+        traffic: decision.traffic.iter().map(traffic).collect(),
+        rollout: decision.rollout.clone(),
         revisions: revisions(&before, decision, wanted, health, facts),
         replicas: Some(
             listed(decision, wanted)
@@ -166,6 +173,7 @@ pub fn is_news(before: Option<&InferenceServiceStatus>, after: &InferenceService
         conditions: Vec::new(),
         replicas: None,
         ready_replicas: None,
+        rollout: status.rollout.as_ref().map(without_numbers),
         revisions: status
             .revisions
             .iter()
@@ -178,6 +186,22 @@ pub fn is_news(before: Option<&InferenceServiceStatus>, after: &InferenceService
         ..status.clone()
     };
     verdicts(before) != verdicts(after) || uncounted(before) != uncounted(after)
+}
+
+/// A rollout but for its evidence: what was counted changes all the time.
+fn without_numbers(rollout: &RolloutStatus) -> RolloutStatus {
+    let state = rollout.state.as_deref();
+    let state = state.and_then(|text| serde_json::from_str::<State>(text).ok());
+    let state = state.map(|state| State {
+        evidence: None,
+        ..state
+    });
+    RolloutStatus {
+        evidence: None,
+        message: None,
+        state: state.and_then(|state| serde_json::to_string(&state).ok()),
+        ..rollout.clone()
+    }
 }
 
 /// The status of a service that cannot be worked on: everything as before, but for the conditions.
@@ -268,7 +292,15 @@ fn verdict(
             let message = format!("revision {wanted} starts: {counted} ready{meanwhile}");
             by_pods(false, "RollingOut", message, true, false)
         }
-        Phase::Starting(Some(cause)) | Phase::RollingOut(Some(cause)) => of_cause(cause, meanwhile),
+        Phase::Moving { tell, cause: None } => {
+            let is_held = matches!(tell.reason, "Paused" | "AwaitingApproval");
+            by_pods(false, tell.reason, tell.message.clone(), !is_held, false)
+        }
+        Phase::Starting(Some(cause))
+        | Phase::RollingOut(Some(cause))
+        | Phase::Moving {
+            cause: Some(cause), ..
+        } => of_cause(cause, meanwhile),
         Phase::Recovering(Some(cause)) => of_cause(cause, format!("; {counted} ready")),
         Phase::StartFailed(cause) => {
             by_pods(false, &cause.reason, cause.message.clone(), false, true)
@@ -363,7 +395,7 @@ fn conditions(
 }
 
 /// Conditions are kept in whole seconds by the API: a fraction would differ from what is read back.
-fn whole_seconds(now: Timestamp) -> Timestamp {
+pub(crate) fn whole_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
@@ -412,7 +444,8 @@ fn revisions(
 }
 
 /// A pod is asked once for its revision; the status remembers.
-fn about(revision: &RevisionStatus) -> About {
+#[must_use]
+pub fn about(revision: &RevisionStatus) -> About {
     About {
         provider: revision.provider.clone(),
         model: revision.model.clone(),
@@ -423,7 +456,8 @@ fn about(revision: &RevisionStatus) -> About {
 /// The revisions that are meant to be. Pods that are on their way out are not listed nor counted: their last steps
 /// would be a write each.
 fn listed<'a>(decision: &'a Decision, wanted: &'a RevisionName) -> BTreeSet<&'a RevisionName> {
-    let meant = [wanted, &decision.serve];
+    let answers = decision.traffic.iter().map(|share| &share.revision);
+    let meant = [wanted, &decision.serve].into_iter().chain(answers);
     decision.run.keys().chain(meant).collect()
 }
 
@@ -437,11 +471,15 @@ fn phase(
     // Before its promotion the first revision starts, also when some of its pods are ready: what the
     // status calls serving is taken for stable when the record's mark is lost.
     let first_start = matches!(decision.phase, Phase::Starting(_) | Phase::StartFailed(_));
-    if *name == decision.serve && health.ready > 0 && !first_start {
+    let mut answering = decision.traffic.iter().filter(|share| share.weight > 0);
+    let answers = *name == decision.serve || answering.any(|share| share.revision == *name);
+    if answers && health.ready > 0 && !first_start {
         RevisionPhase::Serving
     } else if health.failed().is_some() {
         RevisionPhase::Failed
-    } else if name != wanted && *name != decision.serve {
+    } else if replicas == 0 && health.pods == 0 {
+        RevisionPhase::Stopped
+    } else if name != wanted && !answers {
         RevisionPhase::Draining
     } else if replicas == 0 {
         RevisionPhase::Stopped

@@ -1,4 +1,5 @@
-//! Which revision gets the requests, which revisions have pods, and what is going on.
+//! Which revision gets the requests, which revisions have pods, and what is going on, where there are no routers: a
+//! Service selects the pods of one revision. With routers [`crate::rollout`] decides, into the same [`Decision`].
 //!
 //! `BlueGreen`: the candidate starts beside the stable revision and takes over when all its pods are
 //! ready; the old one keeps its pods until the Service has certainly moved ([`SETTLE`], and
@@ -11,9 +12,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
-use ortolan_crds::Strategy;
+use ortolan_crds::RolloutStatus;
 
-use crate::{failure::Cause, health::Health, revision::RevisionName};
+use crate::{failure::Cause, health::Health, revision::RevisionName, rollout::effects::Tell};
 
 /// How long the old revision keeps its pods after the Service has moved. EndpointSlices and
 /// kube-proxy follow within a second or two on a calm cluster; each pod then serves on for 5 s more
@@ -23,6 +24,16 @@ pub const SETTLE: Duration = Duration::from_secs(10);
 /// asks for its watches again after a pause that has grown to 30 s by then, and up to twice that with
 /// its jitter; until then it sends requests to the old pods (seen: 64 s after an outage of 30 s).
 pub const AFTERMATH: Duration = Duration::from_secs(75);
+
+/// How a new revision takes over without routers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// The new revision starts beside the old one.
+    #[default]
+    BlueGreen,
+    /// The old revision stops first.
+    Recreate,
+}
 
 /// What the decision is made from.
 #[derive(Clone, Debug)]
@@ -66,13 +77,31 @@ pub enum Phase {
     RolloutFailed(Cause),
     /// `Recreate`: the old revision's pods have to end first.
     Stopping(RevisionName),
+    /// Routers move the traffic to a candidate, or back.
+    Moving {
+        /// How far it is.
+        tell: Tell,
+        /// What is wrong with the candidate's pods.
+        cause: Option<Cause>,
+    },
+}
+
+/// A revision's share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The revision.
+    pub revision: RevisionName,
+    /// Percent, 0 to 100.
+    pub weight: u8,
 }
 
 /// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
-    /// The revision that the Service selects.
+    /// The revision that the Service selects; with routers the one with the largest share.
     pub serve: RevisionName,
+    /// Who gets which share of the requests.
+    pub traffic: Vec<Share>,
     /// How many pods each revision has; one that is not named is removed.
     pub run: BTreeMap<RevisionName, i32>,
     /// Whether the wanted revision becomes the stable one now.
@@ -81,6 +110,19 @@ pub struct Decision {
     pub phase: Phase,
     /// Look again after this time even if nothing changes.
     pub requeue: Option<Duration>,
+    /// Where a rollout stands, where there are routers.
+    pub rollout: Option<RolloutStatus>,
+}
+
+impl Share {
+    /// All of the requests.
+    #[must_use]
+    pub fn all(revision: &RevisionName) -> Vec<Self> {
+        vec![Self {
+            revision: revision.clone(),
+            weight: 100,
+        }]
+    }
 }
 
 /// Decides.
@@ -124,10 +166,12 @@ fn decision(facts: &Facts<'_>, serve: &RevisionName, phase: Phase) -> Decision {
     let run = BTreeMap::from([(facts.wanted.clone(), facts.replicas)]);
     Decision {
         serve: serve.clone(),
+        traffic: Share::all(serve),
         run,
         promote: false,
         phase,
         requeue: None,
+        rollout: None,
     }
 }
 

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use ortolan_crds::{InferenceService, Pipeline, Provider, Sessions, names};
 use serde::Serialize;
 
-use crate::revision::Template;
+use crate::{
+    revision::Template,
+    rollout::{self, Policy},
+};
 
 /// What the platform chose, by chart values or flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub struct Validated {
     pub model_config: Option<String>,
     /// From the signal to the kill.
     pub termination_grace: Duration,
+    /// How a new revision takes over.
+    pub policy: Policy,
 }
 
 /// A spec that cannot work.
@@ -87,6 +92,9 @@ pub enum Invalid {
         "server.pipeline takes {0} bytes, and at most {MAX_MODEL_CONFIG} fit into a pod: name fewer columns, or write the pipeline into a model.yaml in the model's archive"
     )]
     PipelineTooLong(usize),
+    /// A rollout that the platform cannot do.
+    #[error(transparent)]
+    Rollout(#[from] rollout::spec::Invalid),
     /// A name that Kubernetes refuses for a Service.
     #[error(
         "metadata.name {0:?} is no DNS-1035 label of at most 50 characters: write lower-case letters, digits and '-', beginning with a letter"
@@ -156,6 +164,7 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         model_name,
         model_config,
         termination_grace,
+        policy: rollout::spec::policy(&service.spec, defaults.router.is_some())?,
     })
 }
 

@@ -5,12 +5,14 @@
 //! removed; another revision's pods stay as they are. Invariant: no write goes to an object of somebody else's.
 
 use jiff::Timestamp;
+use ortolan_crds::Traffic;
 
 use super::{Plan, Planner, refuse, revisions, stable, telling};
 use crate::{
     observed::{Foreign, Observed},
     revision::RevisionName,
     status,
+    step::{Decision, Share},
     validate::Defaults,
 };
 
@@ -33,7 +35,8 @@ pub fn keep(
     };
     let mut planner = Planner::new(observed, defaults, revisions, stable.clone(), now);
     planner.taken = taken(observed, foreign);
-    let decision = planner.decide();
+    let mut decision = planner.decide();
+    stand_still(observed, &mut decision);
     planner.record_digests();
     for (name, replicas) in &decision.run {
         planner.deploy(name, *replicas);
@@ -62,6 +65,21 @@ pub fn keep(
         status: Some(status),
         notices,
         requeue: decision.requeue,
+    }
+}
+
+/// A rollout under way stays where it is: its shares, and what is remembered of it.
+fn stand_still(observed: &Observed, decision: &mut Decision) {
+    let Some(status) = &observed.service.status else {
+        return;
+    };
+    decision.rollout.clone_from(&status.rollout);
+    if status.rollout.is_some() && !status.traffic.is_empty() {
+        let share = |traffic: &Traffic| Share {
+            revision: RevisionName::new(traffic.revision.clone()),
+            weight: u8::try_from(traffic.weight).unwrap_or(0),
+        };
+        decision.traffic = status.traffic.iter().map(share).collect();
     }
 }
 

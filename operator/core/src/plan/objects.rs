@@ -253,7 +253,10 @@ impl Planner<'_> {
             .collect();
         idle.sort();
         idle.reverse();
-        for (_, name) in idle.iter().skip(HISTORY) {
+        let rollout = self.observed.service.spec.rollout.as_ref();
+        let limit = rollout.and_then(|rollout| rollout.revision_history_limit);
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        for (_, name) in idle.iter().skip(limit.unwrap_or(HISTORY)) {
             let name = name.as_str();
             let map = find(&self.observed.config_maps, |c| &c.metadata, name).map(|c| &c.metadata);
             let record = find(&self.observed.revisions, |r| &r.metadata, name).map(|r| &r.metadata);

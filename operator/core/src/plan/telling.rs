@@ -39,8 +39,12 @@ impl Planner<'_> {
             | Phase::Recovering(Some(cause))
             | Phase::RollingOut(Some(cause))
             | Phase::StartFailed(cause)
+            | Phase::Moving {
+                cause: Some(cause), ..
+            }
             | Phase::Broken(cause) => Some((cause.reason.clone(), cause.message.clone())),
-            Phase::RolloutFailed(cause) => Some((
+            // With routers the rollout tells of it itself, when it takes the candidate back.
+            Phase::RolloutFailed(cause) if self.router.is_none() => Some((
                 "RolloutFailed".into(),
                 format!(
                     "revision {} failed with {}: {}",

@@ -7,7 +7,6 @@ use super::{
     policy::{Approval, CanaryStep, OnInconclusive, Split, Strategy, Weight},
     state::{Failure, Kept, Pause, Phase, PromotionStage, Stage, Then},
     step::Turn,
-    times,
 };
 use crate::notice::Notice;
 
@@ -48,6 +47,7 @@ impl Turn<'_> {
             return self.abort(Then::Fail(failure));
         }
         if let Signature::Incompatible(difference) = &self.observed.signature
+            && self.mixes_answers()
             && !first
         {
             let failure = Failure::new("SignatureIncompatible", difference);
@@ -76,14 +76,25 @@ impl Turn<'_> {
             }
             return;
         }
-        if let Signature::Widened(difference) = &self.observed.signature {
-            let notice = Notice::normal("SignatureWidened", difference.as_str());
-            self.notices.push(notice);
+        match &self.observed.signature {
+            Signature::Widened(difference) => self
+                .notices
+                .push(Notice::normal("SignatureWidened", difference.as_str())),
+            Signature::Incompatible(difference) if !first => self
+                .notices
+                .push(Notice::warning("SignatureChanged", difference.as_str())),
+            _ => {}
         }
         match first {
             true => self.promoted(),
             false => self.prepared(),
         }
+    }
+
+    /// Whether both revisions answer requests at the same time. Where one takes over from the other at once, another
+    /// signature may be what the user wants.
+    const fn mixes_answers(&self) -> bool {
+        matches!(self.policy.strategy, Strategy::Canary(_))
     }
 
     fn prepared(&mut self) {
@@ -283,7 +294,10 @@ impl Turn<'_> {
                 }
             }
             PromotionStage::Settle => {
-                if self.waited() >= times::SETTLE && self.followed() && self.observed.complete {
+                if self.waited() >= self.policy.analysis.settle
+                    && self.followed()
+                    && self.observed.complete
+                {
                     self.promoted();
                 }
             }

@@ -9,7 +9,7 @@
 //! [`step`] decides, from a [`Policy`], the [`State`] of before, what was [`Observed`] and the time;
 //! [`evidence`] is what it knows of the candidate. Pure: no clock, no I/O, no randomness.
 //!
-//! The plan does not use this yet: canaries need the router, which comes later. Until then
+//! It decides where there are routers; without them a Service has all of its requests answered by one revision, and
 //! [`crate::step`] decides.
 
 mod back;
@@ -22,8 +22,11 @@ mod forward;
 pub mod golden;
 pub mod observed;
 pub mod policy;
+pub mod readings;
 mod route;
 pub mod routers;
+pub mod signature;
+pub mod spec;
 pub mod state;
 mod step;
 mod tell;

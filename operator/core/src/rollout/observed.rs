@@ -27,6 +27,8 @@ pub struct Observed {
     pub followed: Option<u64>,
     /// What the stable revision did in the last ten minutes, by signal.
     pub recent: BTreeMap<Signal, Count>,
+    /// The bucket of times over which a request is slow for the stable revision, where it had requests enough to say.
+    pub slow: Option<u16>,
     /// The candidate's inputs and outputs beside the stable revision's.
     pub signature: Signature,
     /// The golden set's verdict on the candidate.

@@ -1,12 +1,12 @@
 //! What the user wants of a rollout: `spec.rollout`, with every default filled in.
 //!
-//! Plain types; the fields come into the CRD when the router is there to obey them.
+//! Plain types; [`super::spec`] reads them from the CRD's.
 
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::evidence::Signal;
+use super::{evidence::Signal, times};
 
 /// A share of the traffic in whole per cent, 0 to 100.
 #[derive(
@@ -127,6 +127,8 @@ pub struct Analysis {
     pub on_inconclusive: OnInconclusive,
     /// How long they are waited for after the soak.
     pub deadline: Duration,
+    /// How long the candidate is watched with all of the traffic before it is promoted.
+    pub settle: Duration,
     /// What is tested. Settled when a candidate begins.
     pub signals: BTreeSet<Signal>,
 }
@@ -139,6 +141,7 @@ impl Default for Analysis {
             min_requests: 100,
             on_inconclusive: OnInconclusive::Pause,
             deadline: Duration::from_secs(3600),
+            settle: times::SETTLE,
             signals: BTreeSet::from([Signal::Errors]),
         }
     }

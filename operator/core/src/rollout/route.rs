@@ -8,7 +8,7 @@ use super::{
     effects::{Effects, Mirror},
     evidence::Against,
     policy::{Split, Strategy, Weight},
-    state::{Phase, Stage},
+    state::{Edge, Phase, Stage},
     step::Turn,
     times,
 };
@@ -46,6 +46,11 @@ impl Turn<'_> {
         }
         self.state.traffic = shares;
         self.state.generation += 1;
+        if self.state.edge.is_none() && self.in_progress() {
+            let from = self.state.generation;
+            let slow = self.observed.slow.map(|bucket| Edge { bucket, from });
+            self.state.edge = slow;
+        }
         let stable = self.state.stable.as_ref();
         let against = match stable.is_some_and(|name| self.state.traffic.contains_key(name)) {
             true => Against::Stable,

@@ -46,12 +46,26 @@ pub struct State {
     /// Since when the stable revision has none although the service is awake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stable_lost: Option<Timestamp>,
+    /// What is slow, for this candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<Edge>,
     /// The last command that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
     /// What is known against the candidate; after a failure, what was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+}
+
+/// What is slow: requests over the bound of a bucket. It is settled at a change of the traffic, from what the stable
+/// revision did before, and stays as it is for this candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    /// The last bucket that is not slow.
+    pub bucket: u16,
+    /// The first generation of the traffic whose requests are judged by it.
+    pub from: u64,
 }
 
 /// What is going on.
@@ -195,6 +209,7 @@ impl State {
             promote: false,
             lost: None,
             stable_lost: None,
+            edge: None,
             command: None,
             evidence: None,
         }

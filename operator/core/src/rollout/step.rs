@@ -371,6 +371,7 @@ impl Turn<'_> {
         self.state.back = false;
         self.state.promote = false;
         self.state.lost = None;
+        self.state.edge = None;
     }
 
     /// The stable revision serves, and nothing is under way.

@@ -1,6 +1,7 @@
 //! With routers before the pods.
 
 use k8s_openapi::api::core::v1::ServiceSpec;
+use ortolan_crds::RolloutPhase;
 
 use super::*;
 
@@ -54,20 +55,115 @@ fn the_service_is_an_alias_of_the_routers_and_each_revision_with_pods_has_one_wi
     }
 }
 
+/// What the status said on the way, each once: the reason, the phase, and the shares.
+fn story(world: &mut World) -> Vec<(String, RolloutPhase, Vec<i32>)> {
+    let mut story = Vec::new();
+    for _ in 0..2_000 {
+        world.play_routers();
+        let plan = world.plan();
+        let wait = plan.requeue;
+        let is_over = plan.writes.is_empty() && wait.is_none();
+        world.carry_out(plan, usize::MAX);
+        world.settle_pods();
+        world.now = world
+            .now
+            .checked_add(wait.unwrap_or_default())
+            .expect("a time");
+        let status = world.observed.service.status.clone().expect("a status");
+        let entry = (
+            status.conditions[0].reason.clone(),
+            status.rollout.expect("a rollout").phase,
+            status.traffic.iter().map(|share| share.weight).collect(),
+        );
+        if story.last() != Some(&entry) {
+            story.push(entry);
+        }
+        if is_over {
+            return story;
+        }
+    }
+    panic!("no end: {story:?}");
+}
+
 #[test]
-fn a_new_revision_takes_over_by_the_status_alone() {
+fn a_new_revision_takes_over_in_steps_by_the_status_alone() {
+    use RolloutPhase::{Preparing, Promoting, Stable, Step};
+    let mut world = World::behind_routers(one());
+    world.converge();
+    let old = deployments(&world);
+    world.change(two());
+    let told = story(&mut world);
+    let rolling = |phase, shares: &[i32]| ("RollingOut".to_owned(), phase, shares.to_vec());
+    let expected = [
+        rolling(Preparing, &[100]),
+        rolling(Step, &[100]),
+        rolling(Step, &[95, 5]),
+        rolling(Step, &[75, 25]),
+        rolling(Step, &[50, 50]),
+        rolling(Promoting, &[50, 50]),
+        rolling(Promoting, &[100]),
+        ("Serving".to_owned(), Stable, vec![100]),
+    ];
+    assert_eq!(told, expected);
+    let new = deployments(&world);
+    assert_eq!(
+        (old.len(), new.len()),
+        (1, 1),
+        "the old one went in the end"
+    );
+    assert_ne!(old, new);
+    let names: Vec<_> = world
+        .observed
+        .services
+        .iter()
+        .map(|s| s.metadata.name.clone())
+        .collect();
+    assert!(names.contains(&Some(new[0].clone())) && !names.contains(&Some(old[0].clone())));
+}
+
+#[test]
+fn what_needs_routers_is_refused_without_them_and_the_old_revision_serves_on() {
+    let mut world = World::new(one());
+    world.converge();
+    let mut spec = two();
+    spec["rollout"] = json!({"strategy": "Canary"});
+    world.change(spec);
+    world.converge();
+    let status = world.observed.service.status.clone().expect("a status");
+    assert_eq!(status.conditions[0].reason, "InvalidSpec");
+    assert_eq!(
+        status.conditions[0].message,
+        "rollout.strategy: Canary needs routers, and the platform has none: leave it out, or install the chart with router.enabled=true"
+    );
+    assert_eq!(deployments(&world).len(), 1);
+}
+
+#[test]
+fn an_invalid_spec_in_the_middle_of_a_rollout_lets_it_stand_still() {
     let mut world = World::behind_routers(one());
     world.converge();
     world.change(two());
-    let start = world.plan();
-    world.carry_out(start, usize::MAX);
-    world.settle_pods();
+    for _ in 0..100 {
+        world.play_routers();
+        let plan = world.plan();
+        world.now = world
+            .now
+            .checked_add(plan.requeue.unwrap_or_default())
+            .expect("a time");
+        world.carry_out(plan, usize::MAX);
+        world.settle_pods();
+    }
     let before = world.observed.service.status.clone().expect("a status");
-    let promotion = world.plan();
-    assert_eq!(verbs(&promotion), ["mark"]);
-    let after = promotion.status.expect("a status");
-    assert_eq!(after.traffic.len(), 1);
-    assert_ne!(after.traffic, before.traffic);
+    assert_eq!(before.traffic.len(), 2, "{:?}", before.rollout);
+    world.change(refused());
+    world.converge();
+    let after = world.observed.service.status.clone().expect("a status");
+    assert_eq!(after.conditions[0].reason, "InvalidSpec");
+    assert_eq!(
+        (after.traffic, after.rollout),
+        (before.traffic, before.rollout)
+    );
+    assert_eq!(deployments(&world).len(), 2);
 }
 
 #[test]

@@ -90,6 +90,7 @@ impl World {
             complete: true,
             followed: None,
             recent: BTreeMap::from([(Signal::Errors, Count::new(60_000, 120))]),
+            slow: None,
             signature: Signature::Same,
             golden: Golden::None,
             command: None,

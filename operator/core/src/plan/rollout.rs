@@ -1,0 +1,265 @@
+//! The decision where there are routers: [`crate::rollout::step`], carried into what the rest of the plan reads.
+//!
+//! What it remembers comes from `.status.rollout.state` and goes back there; nothing else remembers anything. A state
+//! that was not written (only numbers changed, and the status was written a moment ago) is worked out again from the one
+//! before: routers count monotonically, so nothing is lost by that.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use ortolan_crds::{
+    CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus, names,
+};
+
+use super::Planner;
+use crate::{
+    failure::{Cause, Class},
+    health::Health,
+    observed::About,
+    revision::RevisionName,
+    rollout::{
+        self, Effects, Policy, State,
+        capacity::Load,
+        evidence::{Count, Evidence, Signal, limit},
+        observed::Signature,
+        policy::{Split, Strategy},
+        readings, signature,
+        state::{self as phases, Pause},
+    },
+    status::whole_seconds,
+    step::{Decision, Phase, Share},
+};
+
+/// E values above this are written as this: JSON has no infinity, and nobody needs to know more.
+const MOST: f64 = 1e9;
+
+impl Planner<'_> {
+    /// Decides, and adds the events of it.
+    pub(super) fn decide_behind_routers(&mut self, policy: &Policy) -> Decision {
+        let before = self.remembered();
+        let observed = self.rollout_observed(policy, before.as_ref());
+        let mark = self.stable.as_ref().map(|(name, _)| name.clone());
+        let (state, effects) = rollout::step(policy, before, mark.as_ref(), &observed, self.now);
+        self.notices.extend(effects.notices.iter().cloned());
+        let promote = effects.stable.as_ref() == Some(&self.wanted) && mark != effects.stable;
+        let traffic = shares(&state);
+        let serve = traffic.iter().max_by_key(|share| share.weight);
+        let serve = serve.map_or_else(|| self.wanted.clone(), |share| share.revision.clone());
+        let run = effects
+            .floors
+            .iter()
+            .map(|(name, pods)| (name.clone(), i32::try_from(*pods).unwrap_or(i32::MAX)));
+        Decision {
+            serve,
+            traffic,
+            run: run.collect(),
+            promote,
+            phase: self.phase(policy, &state, &effects),
+            requeue: effects.requeue,
+            rollout: Some(describe(policy, &state, &effects)),
+        }
+    }
+
+    /// What the status remembers of a rollout.
+    fn remembered(&self) -> Option<State> {
+        let rollout = self.observed.service.status.as_ref()?.rollout.as_ref()?;
+        serde_json::from_str(rollout.state.as_ref()?).ok()
+    }
+
+    fn rollout_observed(&self, policy: &Policy, before: Option<&State>) -> rollout::Observed {
+        let mark = self.stable.as_ref().map(|(name, _)| name);
+        let stable = before.and_then(|state| state.stable.as_ref()).or(mark);
+        let candidate = before.and_then(|state| state.candidate.as_ref());
+        let candidate = candidate.unwrap_or(&self.wanted);
+        let edge = before.and_then(|state| state.edge);
+        let routers = &self.observed.routers;
+        let slow = readings::slow(routers, stable);
+        let annotations = self.observed.service.metadata.annotations.as_ref();
+        let replicas = u32::try_from(self.observed.service.spec.replicas()).unwrap_or(0);
+        rollout::Observed {
+            wanted: self.wanted.clone(),
+            health: self.health.clone(),
+            load: Load {
+                planned: None,
+                replicas: if policy.suspended { 0 } else { replicas },
+            },
+            per_replica: std::collections::BTreeMap::new(),
+            readings: readings::readings(routers, candidate, stable, edge),
+            complete: routers.complete,
+            followed: routers.followed,
+            recent: readings::recent(routers, stable, edge.map(|edge| edge.bucket).or(slow)),
+            slow,
+            signature: stable.map_or(Signature::Unknown, |stable| {
+                self.signature(stable, candidate)
+            }),
+            golden: self.observed.golden.clone(),
+            command: annotations.and_then(|all| all.get(names::COMMAND).cloned()),
+        }
+    }
+
+    /// What a revision's pods said of themselves, now or earlier.
+    fn about(&self, name: &RevisionName) -> Option<About> {
+        let now = self.report(name).map(|report| report.about.clone());
+        now.or_else(|| {
+            let status = self.observed.service.status.as_ref()?;
+            let mut known = status.revisions.iter();
+            known
+                .find(|revision| revision.name == name.as_str())
+                .map(crate::status::about)
+        })
+        .filter(|about| about.provider.is_some())
+    }
+
+    fn signature(&self, stable: &RevisionName, candidate: &RevisionName) -> Signature {
+        let (Some(old), Some(new)) = (self.about(stable), self.about(candidate)) else {
+            return Signature::Unknown;
+        };
+        match (old.model, new.model) {
+            (Some(old), Some(new)) => signature::compare(&old, &new),
+            // A pod that serves several models names none of them here: there is nothing to compare.
+            _ => Signature::Same,
+        }
+    }
+
+    /// What is going on, in the words of the conditions.
+    fn phase(&self, policy: &Policy, state: &State, effects: &Effects) -> Phase {
+        let absent = Health::default();
+        let health = |name: &RevisionName| self.health.get(name).unwrap_or(&absent);
+        let wanted = health(&self.wanted);
+        let replicas = self.observed.service.spec.replicas();
+        let cause = wanted.cause.clone();
+        if policy.suspended {
+            return Phase::Suspended;
+        }
+        match (&state.phase, &state.stable) {
+            (phases::Phase::Failed { why, .. }, Some(_)) => Phase::RolloutFailed(Cause {
+                reason: why.reason.clone(),
+                message: why.message.clone(),
+                exit_code: None,
+                class: Class::Terminal,
+            }),
+            (phases::Phase::Stable, Some(stable)) if *stable == self.wanted => {
+                match (wanted.serves(replicas), wanted.failed()) {
+                    (true, _) => Phase::Serving,
+                    (false, Some(cause)) => Phase::Broken(cause.clone()),
+                    (false, None) => Phase::Recovering(cause),
+                }
+            }
+            (_, None) => match wanted.failed() {
+                Some(cause) => Phase::StartFailed(cause.clone()),
+                None => Phase::Starting(cause),
+            },
+            (phases::Phase::Stopping, Some(stable)) => Phase::Stopping(stable.clone()),
+            _ => Phase::Moving {
+                tell: effects.tell.clone(),
+                cause: cause.filter(|_| wanted.ready == 0),
+            },
+        }
+    }
+}
+
+/// The shares, the stable revision's first.
+fn shares(state: &State) -> Vec<Share> {
+    let share = |(name, weight): (&RevisionName, &rollout::Weight)| Share {
+        revision: name.clone(),
+        weight: weight.percent(),
+    };
+    let mut shares: Vec<Share> = state.traffic.iter().map(share).collect();
+    shares.sort_by_key(|share| Some(&share.revision) != state.stable.as_ref());
+    shares
+}
+
+/// `status.rollout`.
+fn describe(policy: &Policy, state: &State, effects: &Effects) -> RolloutStatus {
+    use phases::Phase;
+    let (phase, stage) = match &state.phase {
+        Phase::Stable => (RolloutPhase::Stable, None),
+        Phase::Stopping => (RolloutPhase::Stopping, None),
+        Phase::Preparing => (RolloutPhase::Preparing, None),
+        Phase::Shadowing => (RolloutPhase::Shadowing, None),
+        Phase::Step { stage, .. } => (RolloutPhase::Step, Some(format!("{stage:?}"))),
+        Phase::AwaitingApproval => (RolloutPhase::AwaitingApproval, None),
+        Phase::Promoting { stage } => (RolloutPhase::Promoting, Some(format!("{stage:?}"))),
+        Phase::Aborting { stage, .. } => (RolloutPhase::Aborting, Some(format!("{stage:?}"))),
+        Phase::Failed { .. } => (RolloutPhase::Failed, None),
+    };
+    let name = |revision: &RevisionName| revision.to_string();
+    let (failed, why) = match &state.phase {
+        Phase::Failed { revision, why } => (Some(revision), Some(why)),
+        Phase::Aborting {
+            then: phases::Then::Fail(why),
+            ..
+        } => (None, Some(why)),
+        _ => (None, None),
+    };
+    let (step, steps) = match (&state.phase, &policy.strategy) {
+        (Phase::Step { index, .. }, Strategy::Canary(Split::Steps(steps))) => {
+            (Some(index + 1), Some(steps.len()))
+        }
+        _ => (None, None),
+    };
+    let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let is_moving = !matches!(state.phase, Phase::Stable | Phase::Failed { .. });
+    RolloutStatus {
+        phase,
+        stage,
+        since: Some(Time(whole_seconds(state.timer.since))),
+        stable: state.stable.as_ref().map(name),
+        candidate: state.candidate.as_ref().or(failed).map(name),
+        step: step.map(count),
+        steps: steps.map(count),
+        weight: is_moving.then(|| i32::from(state.weight.percent())),
+        paused: match (state.pause, policy.paused && is_moving) {
+            (Some(Pause::Commanded), _) => Some("Commanded".into()),
+            (_, true) => Some("Spec".into()),
+            (Some(Pause::Inconclusive), false) => Some("Inconclusive".into()),
+            (None, false) => None,
+        },
+        reason: why.map(|why| why.reason.clone()),
+        message: Some(effects.tell.message.clone()),
+        generation: i64::try_from(state.generation).ok(),
+        kept: state.kept.as_ref().map(|kept| name(&kept.revision)),
+        evidence: state
+            .evidence
+            .as_ref()
+            .map(|evidence| describe_evidence(policy, evidence)),
+        state: serde_json::to_string(state).ok(),
+    }
+}
+
+fn describe_evidence(policy: &Policy, evidence: &Evidence) -> RolloutEvidence {
+    let confidence = policy.analysis.confidence;
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let count = |count: Count| CountStatus {
+        requests: whole(count.requests),
+        bad: whole(count.bad),
+    };
+    let signals = evidence.tests().iter().map(|(signal, test)| SignalStatus {
+        signal: word(*signal).into(),
+        e_value: rounded(test.e_value()),
+        candidate: count(test.total().candidate),
+        stable: count(test.total().stable),
+        frozen_rate: test.frozen().map(rounded),
+    });
+    RolloutEvidence {
+        summary: evidence.why(confidence),
+        requests: whole(evidence.requests_in_step()),
+        needed: whole(policy.analysis.min_requests),
+        e_value: rounded(evidence.e_value()),
+        limit: rounded(limit(confidence)),
+        signals: signals.collect(),
+    }
+}
+
+const fn word(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Errors => "errors",
+        Signal::SlowerThanSlo => "slowerThanSlo",
+        Signal::SlowerThanStable => "slowerThanStable",
+        Signal::ServiceTime => "serviceTime",
+        Signal::Disagreement => "disagreement",
+    }
+}
+
+/// To four places, and finite.
+fn rounded(value: f64) -> f64 {
+    (value.min(MOST) * 1e4).round() / 1e4
+}

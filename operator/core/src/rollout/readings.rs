@@ -1,0 +1,193 @@
+//! From what routers count to what the evidence reads: two sides, by signal.
+//!
+//! A request is slow when it took longer than [`Edge`]: a quarter above the stable revision's 95th percentile before
+//! the candidate got traffic, rounded up to a bucket. The quarter is there because the mixture of tests is about how
+//! *often* something is slow: a candidate that is a hair slower in everything would have many times the share of
+//! requests over the very percentile, and nobody would want it taken back for that. Requests that arrived before the
+//! edge was settled are not judged by it.
+
+use std::collections::BTreeMap;
+
+use ortolan_stats::{
+    Outcome,
+    latency::{BOUNDS, bound, bucket},
+};
+
+use super::{
+    evidence::{Count, Counters, Reading, Sides, Signal, Tally},
+    routers::Routers,
+    state::Edge,
+};
+use crate::revision::RevisionName;
+
+/// The percentile of the stable revision that is looked at.
+const PERCENTILE: f64 = 0.95;
+/// How far above it the edge is.
+const MARGIN: f64 = 1.25;
+/// Requests that the stable revision must have had in the last ten minutes.
+const ENOUGH: u64 = 100;
+
+/// What each router counted of the two revisions.
+#[must_use]
+pub fn readings(
+    routers: &Routers,
+    candidate: &RevisionName,
+    stable: Option<&RevisionName>,
+    edge: Option<Edge>,
+) -> Vec<Reading> {
+    let absent = Outcome::default();
+    let tally = |generation: u64, revisions: &BTreeMap<String, Outcome>| -> Tally {
+        let of = |name: &RevisionName| revisions.get(name.as_str()).unwrap_or(&absent);
+        let sides = |count: &dyn Fn(&Outcome) -> Count| Sides {
+            candidate: count(of(candidate)),
+            stable: stable.map(|name| count(of(name))).unwrap_or_default(),
+        };
+        let errors = (Signal::Errors, sides(&errors));
+        let slow = edge.filter(|edge| edge.from <= generation).map(|edge| {
+            let slower = |outcome: &Outcome| slower(outcome, edge.bucket);
+            (Signal::SlowerThanStable, sides(&slower))
+        });
+        [errors].into_iter().chain(slow).collect()
+    };
+    let reading = |router: &super::routers::RouterStats| Reading {
+        source: router.name.clone(),
+        started: router.started,
+        counters: Counters::ByGeneration(
+            router
+                .generations
+                .iter()
+                .map(|(generation, revisions)| (*generation, tally(*generation, revisions)))
+                .collect(),
+        ),
+    };
+    routers.routers.iter().map(reading).collect()
+}
+
+/// What the stable revision did in the last ten minutes, by signal.
+#[must_use]
+pub fn recent(
+    routers: &Routers,
+    stable: Option<&RevisionName>,
+    edge: Option<u16>,
+) -> BTreeMap<Signal, Count> {
+    let Some(outcome) = stable.and_then(|name| routers.recent.get(name.as_str())) else {
+        return BTreeMap::new();
+    };
+    let errors = (Signal::Errors, errors(outcome));
+    let slow = edge.map(|edge| (Signal::SlowerThanStable, slower(outcome, edge)));
+    [errors].into_iter().chain(slow).collect()
+}
+
+/// The bucket over which a request is slow, where the stable revision had requests enough to say.
+#[must_use]
+pub fn slow(routers: &Routers, stable: Option<&RevisionName>) -> Option<u16> {
+    let outcome = routers.recent.get(stable?.as_str())?;
+    let at = usize::from(outcome.quantile(PERCENTILE)?);
+    if outcome.requests < ENOUGH || at >= BOUNDS {
+        return None;
+    }
+    let edge = bucket((bound(at) as f64 * MARGIN) as u64);
+    u16::try_from(edge).ok().filter(|_| edge < BOUNDS)
+}
+
+fn errors(outcome: &Outcome) -> Count {
+    Count::new(outcome.requests, outcome.bad)
+}
+
+fn slower(outcome: &Outcome, edge: u16) -> Count {
+    Count::new(outcome.latency.values().sum(), outcome.slower(edge))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{super::routers::RouterStats, *};
+
+    fn outcome(bad: u64, latency: &[(u16, u64)]) -> Outcome {
+        Outcome {
+            requests: latency.iter().map(|(_, count)| count).sum(),
+            bad,
+            latency: latency.iter().copied().collect(),
+        }
+    }
+
+    fn routers() -> Routers {
+        let counted = |stable: Outcome, candidate: Outcome| {
+            BTreeMap::from([("m-1".to_owned(), stable), ("m-2".to_owned(), candidate)])
+        };
+        let one = RouterStats {
+            name: "router-a".into(),
+            started: Timestamp::UNIX_EPOCH,
+            generation: Some(5),
+            generations: BTreeMap::from([
+                (
+                    4,
+                    counted(outcome(1, &[(10, 80), (30, 4)]), outcome(0, &[])),
+                ),
+                (
+                    5,
+                    counted(outcome(2, &[(10, 90), (30, 10)]), outcome(3, &[(30, 6)])),
+                ),
+            ]),
+        };
+        Routers {
+            routers: vec![one],
+            complete: true,
+            followed: Some(5),
+            recent: counted(outcome(2, &[(10, 950), (12, 50)]), outcome(0, &[])),
+        }
+    }
+
+    fn name(text: &str) -> RevisionName {
+        RevisionName::new(text)
+    }
+
+    #[test]
+    fn both_sides_are_counted_by_generation_and_slowness_only_since_its_edge_is_settled() {
+        let edge = Edge {
+            bucket: 12,
+            from: 5,
+        };
+        let read = readings(&routers(), &name("m-2"), Some(&name("m-1")), Some(edge));
+        let Counters::ByGeneration(generations) = &read[0].counters else {
+            panic!("a router counts by generation");
+        };
+        let sides = |candidate: [u64; 2], stable: [u64; 2]| Sides {
+            candidate: candidate.into(),
+            stable: stable.into(),
+        };
+        let before = Tally::from([(Signal::Errors, sides([0, 0], [84, 1]))]);
+        let now = Tally::from([
+            (Signal::Errors, sides([6, 3], [100, 2])),
+            (Signal::SlowerThanStable, sides([6, 6], [100, 10])),
+        ]);
+        assert_eq!(*generations, BTreeMap::from([(4, before), (5, now)]));
+    }
+
+    #[test]
+    fn the_edge_is_a_quarter_above_the_95th_percentile_of_requests_enough() {
+        let stable = name("m-1");
+        // Bucket 10 ends at 160 µs; a quarter more is 200 µs, in bucket 13, which ends at 208 µs.
+        assert_eq!((bound(10), bound(13)), (160, 208));
+        assert_eq!(slow(&routers(), Some(&stable)), Some(13));
+        assert_eq!(slow(&routers(), None), None);
+        assert_eq!(slow(&routers(), Some(&name("m-2"))), None);
+        let mut few = routers();
+        few.recent.insert("m-1".into(), outcome(0, &[(10, 99)]));
+        assert_eq!(slow(&few, Some(&stable)), None);
+        few.recent.insert("m-1".into(), outcome(0, &[(161, 500)]));
+        assert_eq!(slow(&few, Some(&stable)), None, "all took over a minute");
+    }
+
+    #[test]
+    fn what_the_stable_revision_did_before_is_counted_by_the_same_edge() {
+        let counts = recent(&routers(), Some(&name("m-1")), Some(11));
+        let expected = [
+            (Signal::Errors, Count::new(1000, 2)),
+            (Signal::SlowerThanStable, Count::new(1000, 50)),
+        ];
+        assert_eq!(counts, BTreeMap::from(expected));
+        assert!(recent(&routers(), None, None).is_empty());
+    }
+}

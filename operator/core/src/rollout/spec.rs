@@ -1,0 +1,285 @@
+//! The policy of a rollout from `spec.rollout`: every default filled in, and what the platform cannot do refused.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use ortolan_crds::{self as crds, InferenceServiceSpec, Rollout};
+
+use super::{
+    evidence::Signal,
+    policy::{Analysis, Approval, CanaryStep, OnInconclusive, Policy, Split, Strategy, Weight},
+};
+use crate::validate::parse_duration;
+
+/// What cannot be done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Only routers split traffic.
+    #[error(
+        "rollout.{0} needs routers, and the platform has none: leave it out, or install the chart with router.enabled=true"
+    )]
+    NeedsRouters(&'static str),
+    /// A duration that cannot be read.
+    #[error("rollout.{0} is {1:?}: write a duration such as 2m or 1h")]
+    Duration(&'static str, String),
+    /// A share that is none.
+    #[error("rollout.{0} is {1}: write a share of the traffic from 0 to 100")]
+    Weight(&'static str, i32),
+    /// Shares that do not rise.
+    #[error(
+        "rollout.steps has a weight of {1} after {0}: each step's weight must be larger than that of the step before it"
+    )]
+    Order(u8, u8),
+    /// A number outside of its range.
+    #[error("rollout.analysis.{0} is {1}: write a number {2}")]
+    Number(&'static str, String, &'static str),
+}
+
+/// The policy. `routers`: whether there are any.
+///
+/// # Errors
+/// [`Invalid`]: fields that need routers where there are none, and what an older schema let through.
+pub fn policy(spec: &InferenceServiceSpec, routers: bool) -> Result<Policy, Invalid> {
+    let rollout = spec.rollout.clone().unwrap_or_default();
+    if !routers && let Some(field) = needs_routers(&rollout) {
+        return Err(Invalid::NeedsRouters(field));
+    }
+    let defaults = Policy::default();
+    let approval = match rollout.approval.unwrap_or_default() {
+        crds::Approval::Automatic => Approval::Automatic,
+        crds::Approval::Manual => Approval::Manual,
+    };
+    Ok(Policy {
+        strategy: strategy(&rollout, routers)?,
+        paused: rollout.paused.unwrap_or(false),
+        suspended: spec.suspended(),
+        approval,
+        analysis: analysis(&rollout.analysis.unwrap_or_default())?,
+        rollback_window: duration(
+            "rollbackWindow",
+            rollout.rollback_window.as_ref(),
+            defaults.rollback_window,
+        )?,
+        ..defaults
+    })
+}
+
+/// The first field that only routers can obey.
+fn needs_routers(rollout: &Rollout) -> Option<&'static str> {
+    let fields = [
+        (
+            "strategy: Canary",
+            rollout.strategy == Some(crds::Strategy::Canary),
+        ),
+        ("steps", !rollout.steps.is_empty()),
+        ("weight", rollout.weight.is_some()),
+        ("paused", rollout.paused == Some(true)),
+        (
+            "approval: Manual",
+            rollout.approval == Some(crds::Approval::Manual),
+        ),
+        ("analysis", rollout.analysis.is_some()),
+        ("rollbackWindow", rollout.rollback_window.is_some()),
+    ];
+    let mut set = fields.into_iter().filter(|(_, is_set)| *is_set);
+    set.next().map(|(field, _)| field)
+}
+
+fn strategy(rollout: &Rollout, routers: bool) -> Result<Strategy, Invalid> {
+    let default = match routers {
+        true => crds::Strategy::Canary,
+        false => crds::Strategy::BlueGreen,
+    };
+    Ok(match rollout.strategy.unwrap_or(default) {
+        crds::Strategy::BlueGreen => Strategy::BlueGreen,
+        crds::Strategy::Recreate => Strategy::Recreate,
+        crds::Strategy::Canary => match (rollout.weight, rollout.steps.is_empty()) {
+            (Some(percent), _) => Strategy::Canary(Split::Weight(weight("weight", percent)?)),
+            (None, true) => Policy::default().strategy,
+            (None, false) => Strategy::Canary(Split::Steps(steps(rollout)?)),
+        },
+    })
+}
+
+fn steps(rollout: &Rollout) -> Result<Vec<CanaryStep>, Invalid> {
+    let mut last = Weight::NONE;
+    let read = |step: &crds::Step| {
+        let next = weight("steps[].weight", step.weight)?;
+        if next <= last {
+            return Err(Invalid::Order(last.percent(), next.percent()));
+        }
+        last = next;
+        let soak = duration("steps[].soak", Some(&step.soak), Duration::ZERO)?;
+        Ok(CanaryStep { weight: next, soak })
+    };
+    rollout.steps.iter().map(read).collect()
+}
+
+fn analysis(written: &crds::Analysis) -> Result<Analysis, Invalid> {
+    let defaults = Analysis::default();
+    let confidence = written.confidence.unwrap_or(defaults.confidence);
+    if !(0.5..=0.9999).contains(&confidence) {
+        let number = confidence.to_string();
+        return Err(Invalid::Number("confidence", number, "from 0.5 to 0.9999"));
+    }
+    let ratio = written
+        .max_error_rate_ratio
+        .unwrap_or(defaults.max_error_rate_ratio);
+    if !(1.0..=100.0).contains(&ratio) {
+        let number = ratio.to_string();
+        return Err(Invalid::Number(
+            "maxErrorRateRatio",
+            number,
+            "from 1 to 100",
+        ));
+    }
+    let min_requests = match written.min_requests {
+        None => defaults.min_requests,
+        Some(count) => u64::try_from(count)
+            .map_err(|_| Invalid::Number("minRequests", count.to_string(), "of at least 0"))?,
+    };
+    let deadline = duration(
+        "analysis.deadline",
+        written.deadline.as_ref(),
+        defaults.deadline,
+    )?;
+    let settle = duration("analysis.settle", written.settle.as_ref(), defaults.settle)?;
+    Ok(Analysis {
+        confidence,
+        max_error_rate_ratio: ratio,
+        min_requests,
+        on_inconclusive: match written.on_inconclusive.unwrap_or_default() {
+            crds::OnInconclusive::Pause => OnInconclusive::Pause,
+            crds::OnInconclusive::Abort => OnInconclusive::Abort,
+            crds::OnInconclusive::Continue => OnInconclusive::Continue,
+        },
+        deadline,
+        settle,
+        signals: BTreeSet::from([Signal::Errors, Signal::SlowerThanStable]),
+    })
+}
+
+fn weight(field: &'static str, percent: i32) -> Result<Weight, Invalid> {
+    let weight = u8::try_from(percent).ok().and_then(Weight::new);
+    weight.ok_or(Invalid::Weight(field, percent))
+}
+
+fn duration(
+    field: &'static str,
+    text: Option<&String>,
+    default: Duration,
+) -> Result<Duration, Invalid> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    parse_duration(text).ok_or_else(|| Invalid::Duration(field, text.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn of(rollout: Value, routers: bool) -> Result<Policy, Invalid> {
+        let spec = json!({"model": {"uri": "https://a/m.onnx"}, "rollout": rollout});
+        policy(&serde_json::from_value(spec).expect("a spec"), routers)
+    }
+
+    #[test]
+    fn with_routers_a_canary_is_the_default_and_without_them_blue_green() {
+        assert_eq!(
+            of(json!({}), true).expect("valid").strategy,
+            Policy::default().strategy
+        );
+        assert_eq!(
+            of(json!({}), false).expect("valid").strategy,
+            Strategy::BlueGreen
+        );
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        let policy = of(
+            json!({
+                "strategy": "Canary", "paused": true, "approval": "Manual", "rollbackWindow": "10m",
+                "steps": [{"weight": 10, "soak": "30s"}, {"weight": 60, "soak": "2m"}],
+                "analysis": {"confidence": 0.95, "maxErrorRateRatio": 1.5, "minRequests": 7, "onInconclusive": "Abort", "deadline": "5m", "settle": "20s"},
+            }),
+            true,
+        )
+        .expect("valid");
+        let step = |percent, seconds| CanaryStep {
+            weight: Weight::new(percent).expect("in range"),
+            soak: Duration::from_secs(seconds),
+        };
+        let expected = Policy {
+            strategy: Strategy::Canary(Split::Steps(vec![step(10, 30), step(60, 120)])),
+            paused: true,
+            approval: Approval::Manual,
+            rollback_window: Duration::from_secs(600),
+            analysis: Analysis {
+                confidence: 0.95,
+                max_error_rate_ratio: 1.5,
+                min_requests: 7,
+                on_inconclusive: OnInconclusive::Abort,
+                deadline: Duration::from_secs(300),
+                settle: Duration::from_secs(20),
+                signals: BTreeSet::from([Signal::Errors, Signal::SlowerThanStable]),
+            },
+            ..Policy::default()
+        };
+        assert_eq!(policy, expected);
+        let held = of(json!({"weight": 30}), true).expect("valid").strategy;
+        let thirty = Weight::new(30).expect("in range");
+        assert_eq!(held, Strategy::Canary(Split::Weight(thirty)));
+    }
+
+    #[test]
+    fn what_needs_routers_says_so_where_there_are_none() {
+        for (rollout, field) in [
+            (json!({"strategy": "Canary"}), "strategy: Canary"),
+            (json!({"steps": [{"weight": 5, "soak": "1m"}]}), "steps"),
+            (json!({"weight": 5}), "weight"),
+            (json!({"paused": true}), "paused"),
+            (json!({"approval": "Manual"}), "approval: Manual"),
+            (json!({"analysis": {}}), "analysis"),
+            (json!({"rollbackWindow": "1h"}), "rollbackWindow"),
+        ] {
+            assert_eq!(of(rollout, false), Err(Invalid::NeedsRouters(field)));
+        }
+        for rollout in [
+            json!({"strategy": "Recreate"}),
+            json!({"approval": "Automatic", "paused": false}),
+        ] {
+            assert!(of(rollout, false).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_an_older_schema_let_through_says_what_to_write() {
+        for (rollout, says) in [
+            (json!({"weight": 101}), "rollout.weight is 101"),
+            (
+                json!({"steps": [{"weight": 5, "soak": "1m"}, {"weight": 5, "soak": "1m"}]}),
+                "a weight of 5 after 5",
+            ),
+            (
+                json!({"steps": [{"weight": 5, "soak": "1 min"}]}),
+                "soak is \"1 min\"",
+            ),
+            (
+                json!({"analysis": {"confidence": 1.0}}),
+                "from 0.5 to 0.9999",
+            ),
+            (
+                json!({"analysis": {"maxErrorRateRatio": 0.0}}),
+                "from 1 to 100",
+            ),
+            (json!({"analysis": {"minRequests": -1}}), "of at least 0"),
+            (json!({"rollbackWindow": "1d"}), "rollbackWindow is \"1d\""),
+        ] {
+            let refused = of(rollout, true).expect_err("refused").to_string();
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
+}

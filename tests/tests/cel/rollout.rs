@@ -1,0 +1,131 @@
+//! The rules of `spec.rollout`.
+
+use serde_json::{Value, json};
+
+use super::{Rule, part, rule};
+
+const LONG: &str = "write a duration in hours, minutes and seconds, such as 1h or 10m";
+
+fn rollout(rollout: Value) -> Value {
+    json!({"model": {"uri": "https://a/m.onnx"}, "rollout": rollout})
+}
+
+fn analysis(key: &str, value: Value) -> Value {
+    part("rollout", "analysis", json!({key: value}))
+}
+
+fn steps(weights: &[i32]) -> Value {
+    let steps: Vec<Value> = weights
+        .iter()
+        .map(|weight| json!({"weight": weight, "soak": "1m"}))
+        .collect();
+    part("rollout", "steps", json!(steps))
+}
+
+fn soak(text: &str) -> Value {
+    part("rollout", "steps", json!([{"weight": 5, "soak": text}]))
+}
+
+pub fn rules() -> Vec<Rule> {
+    let mut rules = rules_of_analysis();
+    rules.extend([
+        rule(
+            "spec.rollout",
+            "steps move the traffic by themselves and weight sets it by hand: write one of the two",
+            [rollout(
+                json!({"weight": 5, "steps": [{"weight": 5, "soak": "1m"}]}),
+            )],
+            [rollout(json!({"weight": 5})), steps(&[5])],
+        ),
+        rule(
+            "spec.rollout",
+            "steps and weight belong to strategy Canary: leave them out, or write strategy: Canary",
+            [
+                rollout(json!({"strategy": "BlueGreen", "weight": 5})),
+                rollout(json!({"strategy": "Recreate", "steps": [{"weight": 5, "soak": "1m"}]})),
+            ],
+            [
+                rollout(json!({"strategy": "Canary", "weight": 5})),
+                rollout(json!({"strategy": "BlueGreen"})),
+            ],
+        ),
+        rule(
+            "spec.rollout.steps",
+            "each step's weight must be larger than that of the step before it, such as 5, 25, 50",
+            [&[5, 5][..], &[25, 5], &[5, 50, 25]].map(steps),
+            [&[5][..], &[5, 25, 50, 100]].map(steps),
+        ),
+        rule(
+            "spec.rollout.steps[].weight",
+            "write a share of the traffic from 1 to 100",
+            [&[0][..], &[101], &[-1]].map(steps),
+            [&[1][..], &[100]].map(steps),
+        ),
+        rule(
+            "spec.rollout.steps[].soak",
+            "write a duration in hours, minutes and seconds, such as 2m or 1m30s",
+            ["2", "2 m", "1d", "-1m", "m2"].map(soak),
+            ["2m", "0s", "1m30s", "1h"].map(soak),
+        ),
+        rule(
+            "spec.rollout.weight",
+            "write a share of the traffic from 0 to 100",
+            [-1, 101].map(|weight| part("rollout", "weight", json!(weight))),
+            [0, 100].map(|weight| part("rollout", "weight", json!(weight))),
+        ),
+        rule(
+            "spec.rollout.rollbackWindow",
+            LONG,
+            ["", "1d", "60", "1.5h"].map(|text| part("rollout", "rollbackWindow", json!(text))),
+            ["1h", "0s", "90m"].map(|text| part("rollout", "rollbackWindow", json!(text))),
+        ),
+        rule(
+            "spec.rollout.revisionHistoryLimit",
+            "write a number from 0 to 100",
+            [-1, 101].map(|limit| part("rollout", "revisionHistoryLimit", json!(limit))),
+            [0, 100].map(|limit| part("rollout", "revisionHistoryLimit", json!(limit))),
+        ),
+    ]);
+    rules
+}
+
+fn rules_of_analysis() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec.rollout.analysis.confidence",
+            "write a number from 0.5 to 0.9999, such as 0.99",
+            [0.0, 0.49, 1.0, 99.0].map(|number| analysis("confidence", json!(number))),
+            [0.5, 0.99, 0.9999].map(|number| analysis("confidence", json!(number))),
+        ),
+        rule(
+            "spec.rollout.analysis.maxErrorRateRatio",
+            "write a number from 1 to 100: 1 tolerates no more bad requests than the stable revision has",
+            [0.0, 0.9, 101.0].map(|number| analysis("maxErrorRateRatio", json!(number))),
+            [1.0, 1.25, 100.0].map(|number| analysis("maxErrorRateRatio", json!(number))),
+        ),
+        rule(
+            "spec.rollout.analysis.minRequests",
+            "write a number of requests from 0 to 1000000000",
+            [-1, 1_000_000_001].map(|number| analysis("minRequests", json!(number))),
+            [0, 100].map(|number| analysis("minRequests", json!(number))),
+        ),
+        rule(
+            "spec.rollout.analysis.deadline",
+            LONG,
+            ["", "1d", "60"].map(|text| analysis("deadline", json!(text))),
+            ["1h", "30s"].map(|text| analysis("deadline", json!(text))),
+        ),
+        rule(
+            "spec.rollout.analysis.settle",
+            "write a duration in hours, minutes and seconds, such as 2m",
+            ["", "1d", "60"].map(|text| analysis("settle", json!(text))),
+            ["2m", "10s"].map(|text| analysis("settle", json!(text))),
+        ),
+        rule(
+            "spec.rollout.analysis.settle",
+            "write at least 10s: every router has to have followed before the old pods may go",
+            ["0s", "9s"].map(|text| analysis("settle", json!(text))),
+            ["10s", "2m"].map(|text| analysis("settle", json!(text))),
+        ),
+    ]
+}
