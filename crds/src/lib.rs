@@ -30,7 +30,7 @@ pub use pipeline::{
 };
 pub use pod::Pod;
 pub use reference::reference;
-pub use rollout::{Analysis, Approval, OnInconclusive, Rollout, Step, Strategy};
+pub use rollout::{Analysis, Approval, OnInconclusive, Rollout, Step, Strategy, Validation};
 pub use rollout_status::{CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus};
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
 pub use service::{InferenceService, InferenceServiceSpec, Scaling};

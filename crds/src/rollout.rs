@@ -42,6 +42,9 @@ pub struct Rollout {
     /// How the evidence is judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
+    /// Requests whose answers are known, asked before any user's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// How long the old revision is kept after a promotion: a change of the spec back to it brings it back without
     /// steps. Its pods stay for 10 minutes of that. 1h when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +80,35 @@ pub struct Step {
             .message("write a duration in hours, minutes and seconds, such as 2m or 1m30s"),
     )]
     pub soak: String,
+}
+
+/// Requests whose answers are known (a golden set).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Validation {
+    /// The file, JSON lines, over `https://` or `http://`; the operator fetches it, without credentials. A file that
+    /// changes gets a new address.
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^https?://[^/?#@ ]+(/[^ ]*)?$')")
+            .message("write http(s)://host[:port]/path of a JSONL file, without spaces, user name or password"),
+    )]
+    pub uri: String,
+    /// The share of answers that has to agree; 0.99 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self > 0.0 && self <= 1.0")
+            .message("write a share above 0 and up to 1, such as 0.99"),
+    )]
+    pub min_agreement: Option<f64>,
+}
+
+impl Validation {
+    /// The share of answers that has to agree, 0 to 1.
+    #[must_use]
+    pub fn min_agreement(&self) -> f64 {
+        self.min_agreement.unwrap_or(0.99)
+    }
 }
 
 /// How the evidence is judged.

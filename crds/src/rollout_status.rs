@@ -48,6 +48,9 @@ pub struct RolloutStatus {
     /// The revision of before, which a change of the spec back to it brings back at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
+    /// How far the candidate agrees with the golden set, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<String>,
     /// What is known of the candidate; after a failure, what was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<RolloutEvidence>,

@@ -3,6 +3,7 @@
 import array
 import gzip
 import io
+import json
 import random
 import struct
 import tarfile
@@ -84,6 +85,17 @@ def hungry(megabytes):
     return _one(nodes, [mebibyte, *numbers, onnxfile.floats("five", [], struct.pack("<f", 5.0))])
 
 
+def golden(add):
+    """A golden set of ten lines for y = x + add."""
+    lines = []
+    for first in range(10):
+        data = [first, 2, 3, 4]
+        inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": data}]
+        outputs = [{"name": "y", "data": [n + add for n in data]}]
+        lines.append(json.dumps({"request": {"inputs": inputs}, "expected": {"outputs": outputs}}))
+    return "\n".join(lines).encode() + b"\n"
+
+
 def tar(files, mode="w"):
     """A tar whose bytes depend on `files` alone: [(name, bytes or the target of a symbolic link)]."""
     out = io.BytesIO()
@@ -122,6 +134,8 @@ def build(good):
     return {
         "identity.onnx": identity(),
         "identity-2.onnx": identity(1.0),
+        "golden.jsonl": golden(0),
+        "golden-malformed.jsonl": golden(0) + b'{"request": {}, "lable": 3}\n',
         "picky.onnx": picky(20),
         "slow.onnx": slow(20),
         "wide.onnx": wide(),

@@ -20,6 +20,7 @@ use crate::{
     asker::Asker,
     events::Teller,
     gate::Gate,
+    golden::Golden,
     index::{Index, Key, Packed},
     metrics::Metrics,
     outage::Outage,
@@ -81,6 +82,8 @@ pub struct Context {
     pub memory: Memory,
     /// What the routers tell.
     pub routers: Collector,
+    /// Runs golden sets.
+    pub golden: Golden,
 }
 
 /// What is remembered of one InferenceService between two reconciles; losing it loses nothing.
@@ -148,6 +151,7 @@ impl Context {
     /// Forgets a deleted InferenceService.
     pub fn forget(&self, key: &Key) {
         self.asker.forget(key);
+        self.golden.forget(key);
         self.memory
             .0
             .lock()

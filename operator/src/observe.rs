@@ -9,12 +9,17 @@ use kube::{Api, Resource};
 use ortolan_core::{
     failure,
     observed::{Foreign, Observed},
-    revision::{self, RevisionName},
-    rollout::observed::Golden,
+    revision::{self, Revision, RevisionName},
+    rollout::{golden::Verdict, observed::Golden},
 };
-use ortolan_crds::{InferenceService, names};
+use ortolan_crds::{InferenceService, RolloutPhase, names};
 
-use crate::{asker::Question, context::Context, index::Key};
+use crate::{
+    asker::Question,
+    context::Context,
+    golden::{self, Outcome},
+    index::Key,
+};
 
 /// Why nothing could be observed.
 #[derive(Debug, thiserror::Error)]
@@ -70,14 +75,17 @@ pub async fn observe(
         reports: BTreeMap::new(),
         outage: context.outage.last(),
         routers: context.routers.stats(key),
-        golden: Golden::None,
+        golden: None,
     };
     let is_known = |service: &Service| service.metadata.name.as_deref() == Some(&key.name);
     let is_asked_for = observed.service.meta().deletion_timestamp.is_none();
     if is_asked_for && !observed.services.iter().any(is_known) {
         observed.foreign = foreign_service(context, key, &mut observed).await?;
     }
-    let ask_again = ask_pods(context, key, &mut observed);
+    let mut ask_again = ask_pods(context, key, &mut observed);
+    if let Some(again) = validate(context, key, &mut observed) {
+        ask_again = Some(ask_again.map_or(again, |soonest| soonest.min(again)));
+    }
     Ok(Seen {
         observed,
         ask_again,
@@ -133,6 +141,76 @@ fn ask_pods(context: &Context, key: &Key, observed: &mut Observed) -> Option<Dur
     let (reports, again) = context.asker.ask(key, &questions);
     observed.reports = reports.into_iter().collect();
     again
+}
+
+/// Has a candidate that is prepared answer the golden set, where the spec names one. Answers when to come back where
+/// something was not reached.
+fn validate(context: &Context, key: &Key, observed: &mut Observed) -> Option<Duration> {
+    let rollout = observed.service.spec.rollout.as_ref();
+    let validation = rollout.and_then(|rollout| rollout.validation.clone());
+    let status = observed.service.status.as_ref();
+    let status = status.and_then(|status| status.rollout.clone());
+    let status = status.filter(|status| status.phase == RolloutPhase::Preparing);
+    let (Some(validation), Some(status)) = (validation, status) else {
+        context.golden.forget(key);
+        return None;
+    };
+    let candidate = RevisionName::new(status.candidate?);
+    let asked = Asked::of(observed, &candidate)?;
+    let stable = status.stable.map(RevisionName::new);
+    let stable = stable.and_then(|stable| Asked::of(observed, &stable));
+    let outcome = context.golden.of(
+        key,
+        &validation.uri,
+        asked.pod(),
+        stable.as_ref().map(Asked::pod),
+    );
+    let mut again = None;
+    let golden = match outcome {
+        None => Golden::Running,
+        Some(Outcome::Judged(judgement)) => match judgement.verdict(validation.min_agreement()) {
+            Verdict::Passed(how) => Golden::Passed(how),
+            Verdict::Failed(how) => Golden::Failed(how),
+        },
+        Some(Outcome::Unusable(why)) => Golden::Failed(why),
+        Some(Outcome::Unreached { why, again: after }) => {
+            again = Some(after);
+            Golden::Unreached(why)
+        }
+    };
+    observed.golden = Some((candidate, golden));
+    again
+}
+
+/// A ready pod that can be asked, and by which name.
+struct Asked {
+    revision: RevisionName,
+    address: String,
+    model: String,
+}
+
+impl Asked {
+    fn of(observed: &Observed, revision: &RevisionName) -> Option<Self> {
+        let address =
+            ready_pods(observed, revision).find_map(|pod| pod.status.as_ref()?.pod_ip.clone())?;
+        let mut records = observed.revisions.iter();
+        let record = records.find(|r| r.metadata.name.as_deref() == Some(revision.as_str()))?;
+        let record = Revision::read(record).ok()?;
+        let model = record.data.template.model.name;
+        Some(Self {
+            revision: revision.clone(),
+            address,
+            model: model.unwrap_or_else(|| observed.name().to_owned()),
+        })
+    }
+
+    fn pod(&self) -> golden::Pod<'_> {
+        golden::Pod {
+            revision: self.revision.as_str(),
+            address: &self.address,
+            model: &self.model,
+        }
+    }
 }
 
 /// Whether the status says what the revision's model takes and where it runs.

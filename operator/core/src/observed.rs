@@ -65,8 +65,8 @@ pub struct Observed {
     pub outage: Option<Timestamp>,
     /// What the routers say of the service.
     pub routers: Routers,
-    /// The golden set's verdict on the candidate.
-    pub golden: Golden,
+    /// The golden set's verdict on a revision.
+    pub golden: Option<(RevisionName, Golden)>,
 }
 
 /// An object of somebody else's under a name that the operator needs.

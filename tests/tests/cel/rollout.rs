@@ -26,6 +26,11 @@ fn soak(text: &str) -> Value {
     part("rollout", "steps", json!([{"weight": 5, "soak": text}]))
 }
 
+fn validation(share: f64) -> Value {
+    let set = json!({"uri": "https://a/g.jsonl", "minAgreement": share});
+    part("rollout", "validation", set)
+}
+
 pub fn rules() -> Vec<Rule> {
     let mut rules = rules_of_analysis();
     rules.extend([
@@ -72,6 +77,25 @@ pub fn rules() -> Vec<Rule> {
             "write a share of the traffic from 0 to 100",
             [-1, 101].map(|weight| part("rollout", "weight", json!(weight))),
             [0, 100].map(|weight| part("rollout", "weight", json!(weight))),
+        ),
+        rule(
+            "spec.rollout.validation.uri",
+            "write http(s)://host[:port]/path of a JSONL file, without spaces, user name or password",
+            [
+                "s3://b/g.jsonl",
+                "golden.jsonl",
+                "https://me:secret@a/g.jsonl",
+                "https://a/g 1.jsonl",
+            ]
+            .map(|uri| part("rollout", "validation", json!({"uri": uri}))),
+            ["https://a/g.jsonl", "http://a:8080/g"]
+                .map(|uri| part("rollout", "validation", json!({"uri": uri}))),
+        ),
+        rule(
+            "spec.rollout.validation.minAgreement",
+            "write a share above 0 and up to 1, such as 0.99",
+            [0.0, -1.0, 1.1, 99.0].map(validation),
+            [0.01, 0.99, 1.0].map(validation),
         ),
         rule(
             "spec.rollout.rollbackWindow",

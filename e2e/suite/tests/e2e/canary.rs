@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ortolan_crds::{InferenceService, RolloutPhase};
-use ortolan_e2e::{Load, Result, Service, Test, check, kubectl_in, other_model, spec};
+use ortolan_e2e::{Load, Result, STORE, Service, Test, check, kubectl_in, other_model, spec};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -103,8 +103,16 @@ fn model(name: &str) -> Value {
     json!({"model": spec(&format!("bad/{name}.onnx"))["model"]})
 }
 
+/// The other model, which answers quickly, with 200 and wrong, as far as this golden set goes.
+fn with_golden_set(file: &str) -> Value {
+    let mut change = other_model();
+    change["rollout"] = json!({"validation": {"uri": format!("{STORE}/bad/{file}")}});
+    change
+}
+
 #[tokio::test]
-async fn a_canary_that_fails_is_slow_dies_or_is_of_another_signature_is_taken_back_and_says_why() {
+async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_taken_back_and_says_why()
+ {
     Test::alone(async |t| {
         with_routers(t, async |t| {
             let mut hungry = model("hungry");
@@ -130,6 +138,20 @@ async fn a_canary_that_fails_is_slow_dies_or_is_of_another_signature_is_taken_ba
                     reasons: &["OOMKilled", "CandidateFails", "EvidenceAgainst"],
                     says: "",
                     has_traffic: true,
+                },
+                Bad {
+                    name: "wrong",
+                    change: with_golden_set("golden.jsonl"),
+                    reasons: &["ValidationFailed"],
+                    says: "0 of 10 answers agree with the golden set",
+                    has_traffic: false,
+                },
+                Bad {
+                    name: "malformed",
+                    change: with_golden_set("golden-malformed.jsonl"),
+                    reasons: &["ValidationFailed"],
+                    says: "line 11 of the golden set",
+                    has_traffic: false,
                 },
                 Bad {
                     name: "wide",
@@ -161,7 +183,14 @@ async fn saw_both(load: Load) -> Result {
 async fn a_good_canary_is_promoted_under_load_and_the_old_revision_comes_back_at_once() {
     Test::alone(async |t| {
         with_routers(t, async |t| {
-            let service = t.serving(&first(15)).await?;
+            let mut validated = first(15);
+            let set = json!({"uri": format!("{STORE}/bad/golden.jsonl")});
+            validated["rollout"]["validation"] = set;
+            // Validated from its first revision on.
+            let service = t.serving(&validated).await?;
+            service
+                .change(&json!({"rollout": {"validation": null}}))
+                .await?;
             let load = service.load().await?;
             sleep(Duration::from_secs(3)).await;
             let old = service.get().await?.status.unwrap_or_default();

@@ -19,7 +19,7 @@ use crate::{
         self, Effects, Policy, State,
         capacity::Load,
         evidence::{Count, Evidence, Signal, limit},
-        observed::Signature,
+        observed::{Golden, Signature},
         policy::{Split, Strategy},
         readings, signature,
         state::{self as phases, Pause},
@@ -87,11 +87,23 @@ impl Planner<'_> {
             followed: routers.followed,
             recent: readings::recent(routers, stable, edge.map(|edge| edge.bucket).or(slow)),
             slow,
+            // Of what the spec asks for: a candidate that it does not ask for any more leaves in this look.
             signature: stable.map_or(Signature::Unknown, |stable| {
-                self.signature(stable, candidate)
+                self.signature(stable, &self.wanted)
             }),
-            golden: self.observed.golden.clone(),
+            golden: self.golden(),
             command: annotations.and_then(|all| all.get(names::COMMAND).cloned()),
+        }
+    }
+
+    fn golden(&self) -> Golden {
+        let rollout = self.observed.service.spec.rollout.as_ref();
+        if rollout.is_none_or(|rollout| rollout.validation.is_none()) {
+            return Golden::None;
+        }
+        match &self.observed.golden {
+            Some((revision, golden)) if *revision == self.wanted => golden.clone(),
+            _ => Golden::Running,
         }
     }
 
@@ -217,6 +229,7 @@ fn describe(policy: &Policy, state: &State, effects: &Effects) -> RolloutStatus 
         message: Some(effects.tell.message.clone()),
         generation: i64::try_from(state.generation).ok(),
         kept: state.kept.as_ref().map(|kept| name(&kept.revision)),
+        validation: state.validation.clone(),
         evidence: state
             .evidence
             .as_ref()

@@ -54,6 +54,7 @@ impl Turn<'_> {
             return self.abort(Then::Fail(failure));
         }
         if let Golden::Failed(how) = &self.observed.golden {
+            self.state.validation = Some(how.clone());
             return self.abort(Then::Fail(Failure::new("ValidationFailed", how)));
         }
         let need = match first {
@@ -61,7 +62,7 @@ impl Turn<'_> {
             false => 1,
         };
         let ready = self.observed.ready(&candidate) >= need;
-        let agrees = matches!(self.observed.golden, Golden::None | Golden::Passed);
+        let agrees = matches!(self.observed.golden, Golden::None | Golden::Passed(_));
         let fits = first || self.observed.signature != Signature::Unknown;
         if !(ready && agrees && fits) {
             let limit = match ready {
@@ -75,6 +76,11 @@ impl Turn<'_> {
                 });
             }
             return;
+        }
+        if let Golden::Passed(how) = &self.observed.golden {
+            self.state.validation = Some(how.clone());
+            self.notices
+                .push(Notice::normal("ValidationPassed", how.as_str()));
         }
         match &self.observed.signature {
             Signature::Widened(difference) => self

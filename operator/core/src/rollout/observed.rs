@@ -59,8 +59,10 @@ pub enum Golden {
     None,
     /// Under way.
     Running,
-    /// The candidate agrees.
-    Passed,
+    /// The file or a pod could not be reached; it is tried again. Why.
+    Unreached(String),
+    /// The candidate agrees. How far.
+    Passed(String),
     /// It does not. How far.
     Failed(String),
 }

@@ -78,6 +78,7 @@ fn needs_routers(rollout: &Rollout) -> Option<&'static str> {
             rollout.approval == Some(crds::Approval::Manual),
         ),
         ("analysis", rollout.analysis.is_some()),
+        ("validation", rollout.validation.is_some()),
         ("rollbackWindow", rollout.rollback_window.is_some()),
     ];
     let mut set = fields.into_iter().filter(|(_, is_set)| *is_set);
@@ -243,6 +244,10 @@ mod tests {
             (json!({"paused": true}), "paused"),
             (json!({"approval": "Manual"}), "approval: Manual"),
             (json!({"analysis": {}}), "analysis"),
+            (
+                json!({"validation": {"uri": "https://a/g.jsonl"}}),
+                "validation",
+            ),
             (json!({"rollbackWindow": "1h"}), "rollbackWindow"),
         ] {
             assert_eq!(of(rollout, false), Err(Invalid::NeedsRouters(field)));

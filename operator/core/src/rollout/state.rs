@@ -49,6 +49,9 @@ pub struct State {
     /// What is slow, for this candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<Edge>,
+    /// How far the candidate agrees with the golden set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<String>,
     /// The last command that was looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -210,6 +213,7 @@ impl State {
             lost: None,
             stable_lost: None,
             edge: None,
+            validation: None,
             command: None,
             evidence: None,
         }

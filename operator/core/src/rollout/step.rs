@@ -372,6 +372,7 @@ impl Turn<'_> {
         self.state.promote = false;
         self.state.lost = None;
         self.state.edge = None;
+        self.state.validation = None;
     }
 
     /// The stable revision serves, and nothing is under way.

@@ -2,6 +2,7 @@
 
 use super::{
     effects::Tell,
+    observed::{Golden, Signature},
     policy::Strategy,
     state::{Pause, Phase, PromotionStage, Stage},
     step::Turn,
@@ -72,6 +73,20 @@ impl Turn<'_> {
                     PromotionStage::Settle => "is watched with all of the traffic",
                 };
                 format!("{candidate} {what}")
+            }
+            Phase::Preparing if self.ready(self.state.candidate.as_ref()) > 0 => {
+                match (&self.observed.golden, &self.observed.signature) {
+                    (Golden::Unreached(why), _) => {
+                        format!("{candidate} is ready, and the golden set cannot be run: {why}")
+                    }
+                    (Golden::Running, _) => {
+                        format!("{candidate} is ready and answers the golden set")
+                    }
+                    (_, Signature::Unknown) if self.state.stable.is_some() => {
+                        format!("{candidate} is ready; its inputs and outputs are not known yet")
+                    }
+                    _ => format!("{candidate} starts"),
+                }
             }
             Phase::Aborting { .. } => format!("{stable} takes the traffic back from {candidate}"),
             _ => format!("{candidate} starts"),

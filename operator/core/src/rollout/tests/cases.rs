@@ -153,7 +153,7 @@ fn what_is_looked_at_before_traffic_decides() {
     }
     let mut world = canary();
     world.observed.signature = Signature::Widened("a new output `score`".into());
-    world.observed.golden = Golden::Passed;
+    world.observed.golden = Golden::Passed("100 of 100 agree".into());
     world.want("m-2");
     world.until(|w| serves(w, "m-2"));
     assert_eq!(world.told("SignatureWidened"), 1);
@@ -356,7 +356,7 @@ fn a_rollout_while_asleep_runs_the_golden_set_then_waits_at_its_first_step() {
     assert_eq!(world.floor("m-2"), Some(1), "a pod for the golden set");
     world.ticks(2);
     assert_eq!(world.phase(), Phase::Preparing);
-    world.observed.golden = Golden::Passed;
+    world.observed.golden = Golden::Passed("100 of 100 agree".into());
     world.ticks(100);
     assert_eq!(world.phase(), in_step(0, Stage::PreScale));
     assert_eq!(world.floor("m-2"), Some(0));
