@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ortolan_crds::{RolloutPhase, RolloutStatus};
 use ortolan_server::{
     app::App,
     metrics::{Protocol, Rejection},
@@ -69,6 +70,19 @@ fn operator() -> Series {
     metrics.wrote("patch", "Service");
     metrics.failed("Timeout");
     metrics.leads(true);
+    let key = ortolan_operator::index::Key {
+        namespace: "demo".into(),
+        name: "cats".into(),
+    };
+    let rollout = |phase, weight| RolloutStatus {
+        phase,
+        weight,
+        ..RolloutStatus::default()
+    };
+    let failed = rollout(RolloutPhase::Failed, None);
+    let step = rollout(RolloutPhase::Step, Some(5));
+    metrics.rollout(&key, Some(&step), Some(&failed));
+    metrics.rollout(&key, Some(&failed), Some(&step));
     read(&metrics.text())
 }
 

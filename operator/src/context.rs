@@ -152,6 +152,7 @@ impl Context {
     pub fn forget(&self, key: &Key) {
         self.asker.forget(key);
         self.golden.forget(key);
+        self.metrics.rollout(key, None, None);
         self.memory
             .0
             .lock()

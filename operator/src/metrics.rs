@@ -1,7 +1,11 @@
 //! The operator's own metrics, for Prometheus (OpenMetrics text).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
+use ortolan_crds::{RolloutPhase, RolloutStatus};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -12,6 +16,8 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+
+use crate::index::Key;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
@@ -29,6 +35,18 @@ struct ResultLabels {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RolloutLabels {
+    /// `namespace/name`: the label `namespace` is Prometheus' own, of the operator's pod.
+    inference_service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    outcome: &'static str,
+    reason: String,
+}
+
 /// The operator's metrics; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -38,6 +56,9 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     errors: Family<ReasonLabels, Counter>,
     leader: Gauge,
+    weight: Family<RolloutLabels, Gauge>,
+    e_value: Family<RolloutLabels, Gauge<f64, AtomicU64>>,
+    rollouts: Family<EndLabels, Counter>,
     routers: Gauge,
     frames: Counter,
     streams_ended: Counter,
@@ -73,6 +94,24 @@ impl Default for Metrics {
         );
         let leader = Gauge::default();
         registry.register("leader", "1 while this replica leads", leader.clone());
+        let weight = Family::default();
+        registry.register(
+            "rollout_weight",
+            "The candidate's share of the requests in per cent, of each rollout under way",
+            weight.clone(),
+        );
+        let e_value = Family::default();
+        registry.register(
+            "rollout_e_value",
+            "The evidence against the candidate, of each rollout under way: 1 is none",
+            e_value.clone(),
+        );
+        let rollouts = Family::default();
+        registry.register(
+            "rollouts",
+            "Rollouts that ended, by outcome and reason",
+            rollouts.clone(),
+        );
         let (routers, frames) = (Gauge::default(), Counter::default());
         registry.register(
             "routers",
@@ -97,6 +136,9 @@ impl Default for Metrics {
             writes,
             errors,
             leader,
+            weight,
+            e_value,
+            rollouts,
             routers,
             frames,
             streams_ended,
@@ -131,6 +173,36 @@ impl Metrics {
     /// Says whether this replica leads.
     pub fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// Says how a rollout stands now, and counts one that ended since `before`.
+    pub fn rollout(&self, key: &Key, before: Option<&RolloutStatus>, now: Option<&RolloutStatus>) {
+        use RolloutPhase::{Aborting, Failed, Promoting, Stable};
+        let was = before.map(|rollout| rollout.phase);
+        let ended = now.and_then(|now| match (was?, now.phase) {
+            (Promoting, Stable) => Some(("promoted", String::new())),
+            (was, Failed) if was != Failed => {
+                Some(("failed", now.reason.clone().unwrap_or_default()))
+            }
+            (Aborting, Stable) => Some(("replaced", String::new())),
+            _ => None,
+        });
+        if let Some((outcome, reason)) = ended {
+            self.rollouts
+                .get_or_create(&EndLabels { outcome, reason })
+                .inc();
+        }
+        let labels = RolloutLabels {
+            inference_service: format!("{}/{}", key.namespace, key.name),
+        };
+        let Some((now, weight)) = now.and_then(|now| Some((now, now.weight?))) else {
+            self.weight.remove(&labels);
+            self.e_value.remove(&labels);
+            return;
+        };
+        self.weight.get_or_create(&labels).set(i64::from(weight));
+        let e_value = now.evidence.as_ref().map_or(1.0, |e| e.e_value);
+        self.e_value.get_or_create(&labels).set(e_value);
     }
 
     /// Says how many routers were heard of lately.

@@ -11,7 +11,7 @@ use ortolan_core::{
     status,
     validate::Defaults,
 };
-use ortolan_crds::InferenceService;
+use ortolan_crds::{InferenceService, InferenceServiceStatus};
 
 use crate::{
     apply::{self, Class, Writer},
@@ -141,6 +141,14 @@ async fn report(
         }
         if later.is_none() {
             writer.status(status).await?;
+        }
+        let of = |status: &InferenceServiceStatus| status.rollout.clone();
+        let (was, now) = (before.and_then(of), of(status));
+        // A state that was not written is worked out again: what ends is counted with its write.
+        if later.is_none() {
+            context
+                .metrics
+                .rollout(writer.key(), was.as_ref(), now.as_ref());
         }
     }
     if context.gate.is_open() {
