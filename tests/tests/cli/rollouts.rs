@@ -75,6 +75,68 @@ fn a_command_is_an_annotation_with_the_revision_and_a_nonce() {
 }
 
 #[test]
+fn a_command_gets_through_while_the_status_changes_all_the_time() {
+    let _undisturbed = definition_stays();
+    world(async |w| {
+        w.create("cats", spec("a")).await;
+        write_status(&w, "cats", &at("Step", json!({"step": 1}))).await;
+        let writes = async {
+            for generation in 0.. {
+                write_status(
+                    &w,
+                    "cats",
+                    &at("Step", json!({"step": 1, "generation": generation})),
+                )
+                .await;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let commands = async {
+            for _ in 0..10 {
+                ends(&w, &["rollout", "pause", "cats"], 0).await;
+            }
+        };
+        tokio::select! {
+            () = writes => unreachable!("it writes without an end"),
+            () = commands => {}
+        }
+        assert!(
+            annotation(&w, "cats")
+                .await
+                .is_some_and(|text| text.starts_with("pause cats-2 "))
+        );
+    });
+}
+
+#[test]
+fn a_command_hits_only_what_it_was_decided_by() {
+    let _undisturbed = definition_stays();
+    world(async |w| {
+        w.create("cats", spec("a")).await;
+        write_status(&w, "cats", &at("Step", json!({"step": 1}))).await;
+        // The next candidate came: what was meant is told, and is refused.
+        write_status(
+            &w,
+            "cats",
+            &at("Step", json!({"step": 1, "candidate": "cats-3"})),
+        )
+        .await;
+        refused(
+            &w,
+            &["rollout", "promote", "cats", "--revision", "cats-2"],
+            "is cats-3, not cats-2",
+        )
+        .await;
+        ends(&w, &["rollout", "promote", "cats", "--revision", "3"], 0).await;
+        assert!(
+            annotation(&w, "cats")
+                .await
+                .is_some_and(|text| text.starts_with("promote cats-3 "))
+        );
+    });
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_and_nothing_is_written() {
     let _undisturbed = definition_stays();
     world(async |w| {
