@@ -1,6 +1,7 @@
 //! The command `ortolan` against a real API server: what it shows, what it writes, and how it ends. The tests write the
 //! statuses; where the operator's own matter, it runs.
 
+mod canary;
 mod rollouts;
 
 use std::{

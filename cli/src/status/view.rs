@@ -71,6 +71,7 @@ fn progress(service: &InferenceService, rollout: &RolloutStatus, now: Timestamp)
             .clone()
             .filter(|message| Some(message) != ready),
     );
+    more.extend(rollout.validation.clone());
     if let Some(reason) = &rollout.paused {
         more.push(format!("It stands still: {}", facts::pause(reason)));
     }
