@@ -16,7 +16,7 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{
     access::Line,
-    body::Source,
+    body::{Source, Upload},
     live::Place,
     metrics::End,
     pool::{Call, One},
@@ -48,7 +48,7 @@ pub struct Streamed {
 pub struct Flight {
     place: Place,
     connection: Connection,
-    source: Source<Incoming>,
+    source: Source<Upload>,
     end: End,
     is_grpc: bool,
     /// From the arrival to the head of the answer.
@@ -103,7 +103,7 @@ impl Flight {
     #[must_use]
     pub fn new(
         place: Place,
-        (connection, source): (Connection, Source<Incoming>),
+        (connection, source): (Connection, Source<Upload>),
         head: (http::StatusCode, &HeaderMap),
         is_grpc: bool,
         arrived: Instant,

@@ -22,7 +22,13 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use ortolan_linger::Lingering;
 use tokio::time::{Sleep, sleep};
+
+/// A client's body: one that still comes when its request was answered is read and thrown away, so that the client
+/// reads the answer.
+pub type Upload = Lingering<Incoming>;
 
 /// What goes wrong with a body by its sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 use http_body::Body;
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
+use ortolan_linger::Lingering;
 use tokio::time::{Instant, sleep};
 use tower::retry::budget::Budget;
 
@@ -24,7 +25,7 @@ use crate::{
     again::{self, judge, late, put_aside},
     answer::{Answer, Flight},
     asks::{at_zero, authority, check_protocol, choice, forwarded, session},
-    body::{Memory, Rules, Source},
+    body::{Memory, Rules, Source, Upload},
     directory::Directory,
     exchange::{self, Head},
     headers,
@@ -69,7 +70,7 @@ pub struct Proxy {
 struct Passing {
     live: Arc<Live>,
     head: Head,
-    source: Source<Incoming>,
+    source: Source<Upload>,
     want: Want,
     /// What its body may take of the memory while it waits.
     bytes: usize,
@@ -85,6 +86,7 @@ impl Proxy {
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Answer> {
         let arrived = Instant::now();
+        let request = Lingering::of(request);
         let is_two = request.version() == Version::HTTP_2;
         let is_grpc = headers::is_grpc(request.headers());
         let mut line = self
@@ -113,7 +115,7 @@ impl Proxy {
     /// Whether and how a request passes, without waiting for anything.
     fn route(
         &self,
-        request: Request<Incoming>,
+        request: Request<Upload>,
         is_grpc: bool,
         arrived: Instant,
         line: &mut Option<Box<Line>>,
@@ -375,7 +377,7 @@ fn failed(charged: Option<&Arc<Counts>>, arrived: Instant) {
     }
 }
 
-fn line(request: &Request<Incoming>, client: SocketAddr, arrived: Instant) -> Line {
+fn line<B>(request: &Request<B>, client: SocketAddr, arrived: Instant) -> Line {
     let host = request.uri().host().map(str::as_bytes);
     let host = host.or_else(|| {
         request

@@ -1,5 +1,5 @@
 //! Reads a request's body within bounds: of bytes (413) and of time between two parts (408). The rest of a body that is
-//! too long is [`super::linger`]'s.
+//! too long is [`ortolan_linger`]'s.
 
 use std::time::Duration;
 

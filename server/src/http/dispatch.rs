@@ -11,6 +11,7 @@ use axum::{
 };
 use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use ortolan_linger::Lingering;
 use percent_encoding::percent_decode_str;
 use tonic::Status;
 use tower::ServiceExt;
@@ -19,7 +20,6 @@ use super::{
     body::STALL,
     coding::{self, Coding},
     error::ApiError,
-    linger::Lingering,
     patience::Patient,
     request_id, v2,
 };

@@ -29,7 +29,6 @@ pub mod coding;
 pub mod dispatch;
 mod embeddings;
 pub mod error;
-mod linger;
 pub mod listen;
 mod object;
 mod openapi;
