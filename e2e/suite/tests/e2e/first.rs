@@ -54,7 +54,7 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
         lines.next().unwrap_or_default(),
     );
     let columns = [
-        "NAME", "READY", "REASON", "REVISION", "REPLICAS", "URL", "AGE",
+        "NAME", "READY", "REASON", "REVISION", "ROLLOUT", "WEIGHT", "REPLICAS", "URL", "AGE",
     ];
     check(head == columns, || listed.clone())?;
     let url = format!("http://efficientnet.{}.svc", t.namespace);

@@ -6,6 +6,7 @@
 mod bad;
 mod batching;
 mod canary;
+mod cli;
 mod disturbance;
 mod drain;
 mod examples;
