@@ -136,7 +136,7 @@ def build(good):
         "identity-2.onnx": identity(1.0),
         "golden.jsonl": golden(0),
         "golden-malformed.jsonl": golden(0) + b'{"request": {}, "lable": 3}\n',
-        "picky.onnx": picky(20),
+        "picky.onnx": picky(23),
         "slow.onnx": slow(20),
         "wide.onnx": wide(),
         "hungry.onnx": hungry(64),

@@ -136,8 +136,9 @@ impl Load {
         }
     }
 
-    /// As many requests as two clients make with a pause, on a tiny model: the first of four numbers is 1 to 20 in
-    /// turn, so that one in twenty is too large for `picky`. Counted is the last number of the answer, which tells the
+    /// As many requests as two clients make with a pause, on a tiny model: the first of four numbers is 1 to 23 in
+    /// turn, so that one in 23 is too large for `picky` (a prime: the exact split would send every twentieth to the same
+    /// revision each time). Counted is the last number of the answer, which tells the
     /// models apart: 4 more than what the model adds.
     pub(crate) fn varied(url: String) -> Order {
         let body = |first: i32| {
@@ -147,7 +148,7 @@ impl Load {
         };
         Order {
             body: None,
-            bodies: (1..=20).map(body).collect(),
+            bodies: (1..=23).map(body).collect(),
             pointer: "/outputs/0/data/3".into(),
             fresh: 0,
             kept: 2,
