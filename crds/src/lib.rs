@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   InferenceService ─ spec ─ model · server · pod   → the template of a revision (revision identity)
-//!                    │      └ scaling · rollout · suspend → change nothing that runs in a pod
+//!                    │      └ scaling · rollout · routing · suspend → change nothing that runs in a pod
 //!                    └ status ─ conditions · traffic · revisions
 //! ```
 //!
@@ -11,6 +11,7 @@
 //! `model`, `server` or `pod` has a schema default, for a new default would change stored objects
 //! without a new generation (the operator writes its defaults into the revision instead).
 
+mod duration;
 mod model;
 pub mod names;
 mod pipeline;
@@ -18,11 +19,13 @@ mod pod;
 mod reference;
 mod rollout;
 mod rollout_status;
+mod routing;
 mod schema;
 mod server;
 mod service;
 mod status;
 
+pub use duration::parse_duration;
 pub use model::{Model, SecretReference};
 pub use pipeline::{
     Channels, Column, InputKind, Layout, Missing, OutputKind, Overflow, Pipeline, PipelineInput,
@@ -32,6 +35,9 @@ pub use pod::Pod;
 pub use reference::reference;
 pub use rollout::{Analysis, Approval, OnInconclusive, Rollout, Step, Strategy, Validation};
 pub use rollout_status::{CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus};
+pub use routing::{
+    Balancing, BalancingKind, RevisionHeader, Routing, Session, SessionKey, WrongRouting,
+};
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
 pub use service::{InferenceService, InferenceServiceSpec, Scaling};
 pub use status::{

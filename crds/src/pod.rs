@@ -66,7 +66,7 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub automount_service_account_token: Option<bool>,
     /// How long a pod may take to end, such as `45s`: at least 15 s, since it serves on for the first 5
-    /// while it leaves the Service. 45 s when absent.
+    /// while it leaves the Service. `routing.timeout` and 15 s more when absent: 45 s, unless that says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(

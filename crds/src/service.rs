@@ -3,7 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::{Model, Pod, Rollout, Server, status::InferenceServiceStatus};
+use crate::{Model, Pod, Rollout, Routing, Server, status::InferenceServiceStatus};
 
 /// A model and how to serve it.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -39,6 +39,8 @@ use crate::{Model, Pod, Rollout, Server, status::InferenceServiceStatus};
 #[x_kube(
     validation = Rule::new("!has(self.server) || !has(self.server.pipeline) || !self.model.uri.matches('^https?://[^?#]*[.]onnx([?#].*)?$') || (self.server.pipeline.input.kind != 'text' && !has(self.server.pipeline.output.labels))")
         .message("labels and the tokenizer are files beside the model, and a bare .onnx over HTTP comes alone: put them into an archive with it, such as model.tar.gz"),
+    validation = Rule::new("!has(self.pod) || !has(self.pod.terminationGracePeriod) || !has(self.routing) || !has(self.routing.timeout) || !self.pod.terminationGracePeriod.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.pod.terminationGracePeriod == '' || !self.routing.timeout.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.routing.timeout == '' || duration(self.pod.terminationGracePeriod) >= duration(self.routing.timeout) + duration('10s')")
+        .message("a pod that ends needs routing.timeout and 10s more for what it works on: write a longer pod.terminationGracePeriod, or leave it out"),
 )]
 pub struct InferenceServiceSpec {
     /// Which model to serve. A change makes a new revision.
@@ -55,6 +57,9 @@ pub struct InferenceServiceSpec {
     /// How a new revision takes over. A change restarts nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
+    /// How requests reach the pods. A change restarts nothing. Needs the routers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
     /// `true` scales the workloads to zero; nothing is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,

@@ -112,6 +112,9 @@ pub struct ProviderStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelStatus {
+    /// The version in `/v2/models/{name}/versions/{version}`; where it is known, the routers send requests for it here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// The inputs, in the graph's order; the first 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<TensorStatus>,

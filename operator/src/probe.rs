@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(report.digest, "sha256:aa");
         let model = report.about.model.expect("a model");
         assert_eq!(model.inputs[0].shape, [-1, 4]);
-        assert_eq!(model.opset, 17);
+        assert_eq!((model.opset, model.version.as_deref()), (17, Some("1")));
         let cold = report.about.cold_start.expect("phases");
         assert_eq!(cold.fetch.as_deref(), Some("12ms"));
         assert_eq!(cold.load.as_deref(), Some("1500ms"));

@@ -16,7 +16,7 @@ use crate::{
     plan::{Choice, Plan},
     refusal::Refusal,
     split,
-    table::{RevisionHeader, Session, Settings},
+    table::{Balancing, RevisionHeader, Session, Settings},
 };
 
 /// Chooses a revision, where the service allows it.
@@ -169,14 +169,23 @@ pub fn at_zero(
     }
 }
 
-/// The key of a request's session, and the cookie that its client is to get.
-pub fn session(settings: &Settings, headers: &HeaderMap) -> (Option<u64>, Option<HeaderValue>) {
-    match &settings.session {
+/// What chooses where a request goes, beside the weights.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Chooses revision and pod.
+    pub session: Option<u64>,
+    /// Chooses the pod alone.
+    pub pod: Option<u64>,
+    /// What the client is to get, so that it is known again.
+    pub cookie: Option<HeaderValue>,
+}
+
+/// Of a request with these headers.
+pub fn keys(settings: &Settings, headers: &HeaderMap) -> Keys {
+    let of_header = |name: &String| headers.get(name).map(|value| split::hash(value.as_bytes()));
+    let (session, cookie) = match &settings.session {
         None => (None, None),
-        Some(Session::Header(name)) => (
-            headers.get(name).map(|value| split::hash(value.as_bytes())),
-            None,
-        ),
+        Some(Session::Header(name)) => (of_header(name), None),
         Some(Session::Cookie(name)) => match headers::cookie(headers, name) {
             Some(value) => (Some(split::hash(value.as_bytes())), None),
             None => {
@@ -189,5 +198,14 @@ pub fn session(settings: &Settings, headers: &HeaderMap) -> (Option<u64>, Option
                 )
             }
         },
+    };
+    let pod = match &settings.balancing {
+        Balancing::Consistent { header } => of_header(header),
+        Balancing::LeastRequest | Balancing::RoundRobin => None,
+    };
+    Keys {
+        session,
+        pod,
+        cookie,
     }
 }

@@ -1,8 +1,8 @@
-//! Which pod gets a request: the less busy of two drawn at random.
+//! Which pod gets a request: the less busy of two drawn at random, each in turn, or the one that wins for a key.
 //!
 //! Two random choices come close to the least busy of all without making every router run after the same pod
 //! (Mitzenmacher 2001). A pod that has just come warms up: for [`SLOW_START`] its load counts up to ten times, so that it
-//! is not flooded because it has nothing yet. Requests of one session go to the pod that wins for their key, as long
+//! is not flooded because it has nothing yet. Requests with a key (of a session, or of a header) go to the pod that wins for it, as long
 //! as it has room (rendezvous hashing: when a pod goes, only its sessions move).
 
 use std::time::Duration;
@@ -76,7 +76,16 @@ pub fn choose(
     }
 }
 
-/// The pod of a session: the first by `rank` that is good. `None` when none is.
+/// The pod whose turn it is, and how many were passed over for it: who comes next begins behind it, so that the pod after
+/// one that is full gets no double share. `None` when none has room.
+pub fn in_turn(count: usize, turn: usize, view: impl Fn(usize) -> View) -> Option<(usize, usize)> {
+    let order = || (0..count).map(|passed| ((turn % count + passed) % count, passed));
+    order()
+        .find(|(i, _)| view(*i).is_good())
+        .or_else(|| order().find(|(i, _)| view(*i).has_room))
+}
+
+/// The pod of a key: the first by `rank` that is good. `None` when none is.
 pub fn sticky(
     count: usize,
     key: u64,
@@ -173,6 +182,45 @@ mod tests {
             }
         }
         assert!(got.iter().all(|n| (9_000..11_000).contains(n)), "{got:?}");
+    }
+
+    #[test]
+    fn in_turn_each_pod_gets_as_many_also_when_one_is_passed_over() {
+        let out = View {
+            is_out: true,
+            ..IDLE
+        };
+        let full = View {
+            has_room: false,
+            ..IDLE
+        };
+        let got = |views: [View; 3]| {
+            let mut turn = usize::MAX - 1;
+            let mut got = [0; 3];
+            for _ in 0..600 {
+                let Some((chosen, passed)) = in_turn(3, turn, |i| views[i]) else {
+                    continue;
+                };
+                got[chosen] += 1;
+                turn = turn.wrapping_add(1 + passed);
+            }
+            got
+        };
+        assert_eq!(got([IDLE, IDLE, IDLE]).iter().sum::<i32>(), 600);
+        assert!(
+            got([IDLE, IDLE, IDLE])
+                .iter()
+                .all(|n| (199..=201).contains(n))
+        );
+        let two = got([IDLE, out, IDLE]);
+        assert!(two[1] == 0 && (299..=301).contains(&two[0]), "{two:?}");
+        assert_eq!(
+            got([full, out, full]),
+            [0, 600, 0],
+            "one that failed rather than none"
+        );
+        assert_eq!(got([full, full, full]), [0, 0, 0]);
+        assert_eq!(in_turn(0, 7, |_| IDLE), None);
     }
 
     #[test]

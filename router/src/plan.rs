@@ -6,16 +6,19 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
-    balance,
+    balance::{self, View},
     metrics::{Meter, Metrics},
     outlier,
     pod::Pod,
     split::{self, Split},
-    table::{Revision, Routers, Service, ServiceName, Settings},
+    table::{Balancing, Revision, Routers, Service, ServiceName, Settings},
     tally::{self, Counts, Tally},
 };
 
@@ -39,8 +42,10 @@ pub struct Want {
     pub choice: Choice,
     /// The revision that it was given before.
     pub assigned: Option<Arc<str>>,
-    /// Of its session.
+    /// Of its session: chooses revision and pod.
     pub key: Option<u64>,
+    /// Chooses the pod alone.
+    pub pod_key: Option<u64>,
     /// Pods that failed it already.
     pub avoid: Vec<SocketAddr>,
     /// The traffic generation under which it arrived; `None`: its end is not counted.
@@ -59,6 +64,8 @@ pub struct LiveRevision {
     /// What comes of requests that arrive now.
     pub(crate) counts: Arc<Counts>,
     limit: Option<u32>,
+    /// Where requests go to each pod in turn: whose it is.
+    turn: Option<Arc<AtomicUsize>>,
     /// Those that requests go to.
     pub(crate) pods: Vec<Arc<Pod>>,
     /// All that the table names.
@@ -108,11 +115,14 @@ impl Plan {
                     |had| (Arc::clone(&had.name), Arc::clone(&had.meter)),
                 );
                 let (pods, known) = pods(revision, had);
+                let turn = (service.routing.balancing == Balancing::RoundRobin)
+                    .then(|| had.and_then(|had| had.turn.clone()).unwrap_or_default());
                 Arc::new(LiveRevision {
                     name,
                     meter,
                     counts,
                     limit: revision.max_concurrency.map(|max| routers.share(max)),
+                    turn,
                     pods,
                     known,
                 })
@@ -297,13 +307,12 @@ impl LiveRevision {
             None => u32::MAX,
         };
         let view = |i: usize| self.pods[i].view(limit, &want.avoid);
-        let draw = |n: usize| fastrand::usize(0..n);
         // Who is faster may take the last place between the choice and the entry: then once more.
         for _ in 0..3 {
-            let of_session = want.key.and_then(|key| {
+            let by_key = want.key.or(want.pod_key).and_then(|key| {
                 balance::sticky(self.pods.len(), key, view, |i| self.pods[i].rank())
             });
-            let chosen = of_session.or_else(|| balance::choose(self.pods.len(), view, draw))?;
+            let chosen = by_key.or_else(|| self.choose(view))?;
             if self.pods[chosen].enter(limit) {
                 return Some(Arc::clone(&self.pods[chosen]));
             }
@@ -312,6 +321,25 @@ impl LiveRevision {
             .iter()
             .find(|pod| pod.enter(limit))
             .map(Arc::clone)
+    }
+
+    /// The pod of a request that no key ties to one.
+    fn choose(&self, view: impl Fn(usize) -> View) -> Option<usize> {
+        let Some(turn) = &self.turn else {
+            return balance::choose(self.pods.len(), view, |n| fastrand::usize(0..n));
+        };
+        let now = turn.fetch_add(1, Ordering::Relaxed);
+        match balance::in_turn(self.pods.len(), now, view) {
+            Some((chosen, passed)) => {
+                turn.fetch_add(passed, Ordering::Relaxed);
+                Some(chosen)
+            }
+            // It was nobody's.
+            None => {
+                turn.fetch_sub(1, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     /// Whether another pod than those could be tried.

@@ -24,7 +24,7 @@ use crate::{
     access::{self, Line},
     again::{self, judge, late, put_aside},
     answer::{Answer, Flight},
-    asks::{at_zero, authority, check_protocol, choice, forwarded, session},
+    asks::{at_zero, authority, check_protocol, choice, forwarded, keys},
     body::{Memory, Rules, Source, Upload},
     directory::Directory,
     exchange::{self, Head},
@@ -170,7 +170,7 @@ impl Proxy {
                 .and_then(|n| usize::try_from(n).ok());
             declared.map_or(rules.kept, |n| n.min(rules.kept))
         };
-        let (key, cookie) = session(plan.settings(), &parts.headers);
+        let keys = keys(plan.settings(), &parts.headers);
         let upgrade = headers::upgrade(&parts.headers)
             .filter(|_| parts.version == Version::HTTP_11)
             .zip(parts.extensions.remove::<OnUpgrade>());
@@ -196,14 +196,15 @@ impl Proxy {
             want: Want {
                 choice,
                 assigned: None,
-                key,
+                key: keys.session,
+                pod_key: keys.pod,
                 avoid: Vec::new(),
                 generation: (purpose == Purpose::Work).then_some(plan.generation),
                 charged: None,
             },
             bytes,
             arrived,
-            cookie,
+            cookie: keys.cookie,
             is_upgrade: upgrade.is_some(),
             upgrade,
             line: line.take(),

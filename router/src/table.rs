@@ -11,11 +11,13 @@ use std::{
     fmt,
     net::SocketAddr,
     num::NonZeroU32,
-    time::Duration,
 };
 
-use jiff::fmt::serde::unsigned_duration::friendly::compact::required as time;
 use serde::{Deserialize, Serialize};
+
+mod settings;
+
+pub use settings::{Balancing, RevisionHeader, Session, Settings};
 
 /// Everything that is routed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,47 +133,6 @@ const fn yes() -> bool {
     true
 }
 
-/// How the requests of a service are handled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Settings {
-    /// From the first try to the head of the answer, and between two parts of an answer.
-    #[serde(with = "time")]
-    pub timeout: Duration,
-    /// How often a request is tried again.
-    pub retries: u32,
-    /// How long a request waits for a pod.
-    #[serde(with = "time")]
-    pub hold_timeout: Duration,
-    /// What ties requests together that one pod should answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session: Option<Session>,
-    /// Whether requests may choose a revision with `x-ortolan-revision`.
-    pub revision_header: RevisionHeader,
-    /// A pod remembers earlier requests: nothing that may have reached one is sent again.
-    pub stateful: bool,
-}
-
-/// What ties requests together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Session {
-    /// The value of this header.
-    Header(String),
-    /// The value of this cookie, which the router sets where it is missing.
-    Cookie(String),
-}
-
-/// Whether requests may choose a revision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RevisionHeader {
-    /// They may not: such a request is refused.
-    #[default]
-    Deny,
-    /// They may.
-    Allow,
-}
-
 /// Why a table cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableError {
@@ -244,25 +205,6 @@ impl Routers {
         let (max, live) = (max.get(), self.live.get());
         let part = max / live + u32::from(self.index < max % live);
         part.max(1)
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(30),
-            retries: 2,
-            hold_timeout: Duration::from_secs(25),
-            session: None,
-            revision_header: RevisionHeader::Deny,
-            stateful: false,
-        }
-    }
-}
-
-impl Settings {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
     }
 }
 
@@ -448,27 +390,16 @@ impl Table {
                     revision: twice.name.clone(),
                 });
             }
-            check_session(name, service.routing.session.as_ref())?;
+            if let Some((wrong, what)) = service.routing.wrong_name() {
+                return Err(TableError::Session {
+                    service: name.clone(),
+                    name: wrong.to_owned(),
+                    what,
+                });
+            }
         }
         Ok(())
     }
-}
-
-fn check_session(service: &ServiceName, session: Option<&Session>) -> Result<(), TableError> {
-    let (name, what) = match session {
-        None => return Ok(()),
-        Some(Session::Header(name)) => (name, "header"),
-        Some(Session::Cookie(name)) => (name, "cookie"),
-    };
-    // A cookie's name is a token as a header's is.
-    if http::HeaderName::try_from(name).is_ok() {
-        return Ok(());
-    }
-    Err(TableError::Session {
-        service: service.clone(),
-        name: name.clone(),
-        what,
-    })
 }
 
 #[cfg(test)]

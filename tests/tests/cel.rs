@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 mod pipeline;
 mod rollout;
+mod routing;
 
 /// A rule: where it stands, its sentence, names and specs that it refuses, and such that it lets pass.
 struct Rule {
@@ -73,6 +74,7 @@ fn rules() -> Vec<Rule> {
     rules.extend(pipeline::rules());
     rules.extend(rules_of_pod());
     rules.extend(rollout::rules());
+    rules.extend(routing::rules());
     rules.extend([
         names(
             "the name is over 50 characters, and a revision adds 9 to it: choose a shorter metadata.name",

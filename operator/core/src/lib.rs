@@ -20,6 +20,7 @@ pub mod plan;
 pub mod quantity;
 pub mod revision;
 pub mod rollout;
+pub mod routing;
 pub mod status;
 pub mod step;
 pub mod validate;

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use ortolan_crds::{InferenceService, Pipeline, Provider, Sessions, names};
+pub use ortolan_crds::parse_duration;
+use ortolan_crds::{InferenceService, Pipeline, Pod, Provider, Sessions, names};
 use serde::Serialize;
 
 use crate::{
     revision::Template,
     rollout::{self, Policy},
+    routing::{self, REQUEST_TIMEOUT},
 };
 
 /// What the platform chose, by chart values or flags.
@@ -23,8 +25,6 @@ pub struct Defaults {
 
 /// How long a pod serves on after it was told to end.
 pub const DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// How long one request may take, until `routing.timeout` is a field.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is left for the process to end.
 const END: Duration = Duration::from_secs(5);
 /// The memory that a model's pod may use when nothing is said.
@@ -87,6 +87,16 @@ pub enum Invalid {
         "pod.terminationGracePeriod is {0:?}: write at least 15s, since a pod serves on for 5s while it leaves the Service"
     )]
     TooShort(String),
+    /// Shorter than what a pod may still work on.
+    #[error(
+        "pod.terminationGracePeriod is {grace:?} and routing.timeout {timeout:?}: a pod that ends needs that and 10s more for what it works on; write a longer terminationGracePeriod, or leave it out"
+    )]
+    ShorterThanRequests {
+        /// The grace period.
+        grace: String,
+        /// How long a request may take.
+        timeout: String,
+    },
     /// More than an argument holds.
     #[error(
         "server.pipeline takes {0} bytes, and at most {MAX_MODEL_CONFIG} fit into a pod: name fewer columns, or write the pipeline into a model.yaml in the model's archive"
@@ -95,6 +105,9 @@ pub enum Invalid {
     /// A rollout that the platform cannot do.
     #[error(transparent)]
     Rollout(#[from] rollout::spec::Invalid),
+    /// A way of routing that the platform cannot do.
+    #[error(transparent)]
+    Routing(#[from] routing::Invalid),
     /// A name that Kubernetes refuses for a Service.
     #[error(
         "metadata.name {0:?} is no DNS-1035 label of at most 50 characters: write lower-case letters, digits and '-', beginning with a letter"
@@ -132,20 +145,10 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         _ if device.is_some() => "1".into(),
         _ => "auto".into(),
     };
-    let termination_grace = match template
-        .pod
-        .as_ref()
-        .and_then(|p| p.termination_grace_period.as_ref())
-    {
-        None => DRAIN_DELAY + REQUEST_TIMEOUT + END * 2,
-        Some(text) => {
-            let grace = parse_duration(text).ok_or_else(|| Invalid::Duration(text.clone()))?;
-            if grace < DRAIN_DELAY + END * 2 {
-                return Err(Invalid::TooShort(text.clone()));
-            }
-            grace
-        }
-    };
+    let termination_grace = termination_grace(
+        template.pod.as_ref(),
+        routing::timeout(&service.spec, defaults.router.is_some())?,
+    )?;
     let model_name = template.model.name.clone().unwrap_or_else(|| name.clone());
     let model_config = server.pipeline.as_ref().map(model_config);
     if let Some(text) = &model_config
@@ -166,6 +169,24 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         termination_grace,
         policy: rollout::spec::policy(&service.spec, defaults.router.is_some())?,
     })
+}
+
+/// From the signal to the kill. `timeout`: how long a request may take, if the user said so.
+fn termination_grace(pod: Option<&Pod>, timeout: Option<Duration>) -> Result<Duration, Invalid> {
+    let Some(text) = pod.and_then(|pod| pod.termination_grace_period.as_ref()) else {
+        return Ok(DRAIN_DELAY + timeout.unwrap_or(REQUEST_TIMEOUT) + END * 2);
+    };
+    let grace = parse_duration(text).ok_or_else(|| Invalid::Duration(text.clone()))?;
+    if grace < DRAIN_DELAY + END * 2 {
+        return Err(Invalid::TooShort(text.clone()));
+    }
+    match timeout {
+        Some(timeout) if grace < DRAIN_DELAY + timeout + END => Err(Invalid::ShorterThanRequests {
+            grace: text.clone(),
+            timeout: format!("{}s", timeout.as_secs()),
+        }),
+        _ => Ok(grace),
+    }
 }
 
 impl Validated {
@@ -201,20 +222,6 @@ fn is_service_name(name: &str) -> bool {
         && name
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-}
-
-/// Hours, minutes and seconds: `45s`, `2m30s`, `1h`.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = 0_u64;
-    for (unit, seconds) in [('h', 3600), ('m', 60), ('s', 1)] {
-        if let Some((number, after)) = rest.split_once(unit) {
-            total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(seconds)?)?;
-            rest = after;
-        }
-    }
-    (rest.is_empty() && !text.is_empty()).then_some(Duration::from_secs(total))
 }
 
 #[cfg(test)]
@@ -328,6 +335,35 @@ mod tests {
             .map(|v| v.termination_grace.as_secs());
             assert_eq!(got, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn the_grace_period_follows_from_how_long_a_request_may_take() {
+        let with = |timeout: &str, pod: Value| {
+            let mut spec = spec(json!({}), pod);
+            spec["routing"] = json!({"timeout": timeout});
+            let spec: InferenceServiceSpec = serde_json::from_value(spec).expect("a spec");
+            let defaults = Defaults {
+                images: BTreeMap::from([(Provider::CPU, "cpu:1".into())]),
+                router: Some("routers".into()),
+                ..Defaults::default()
+            };
+            validate(&InferenceService::new("m", spec), &defaults)
+        };
+        for (timeout, seconds) in [("1s", 16), ("30s", 45), ("2m", 135)] {
+            let grace = with(timeout, json!({})).map(|v| v.termination_grace.as_secs());
+            assert_eq!(grace, Ok(seconds), "{timeout}");
+        }
+        let written = |text: &str| json!({"terminationGracePeriod": text});
+        assert!(with("30s", written("40s")).is_ok());
+        assert!(with("5s", written("1h")).is_ok());
+        let refused = with("30s", written("39s")).expect_err("too short");
+        assert!(
+            refused
+                .to_string()
+                .contains("\"39s\" and routing.timeout \"30s\""),
+            "{refused}"
+        );
     }
 
     #[test]

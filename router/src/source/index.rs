@@ -15,6 +15,7 @@ use kube::{Resource, ResourceExt, api::ObjectMeta, runtime::watcher::Event};
 use ortolan_crds::{InferenceService, names};
 use serde::Deserialize;
 
+use super::routing::{self, Overrides};
 use crate::table::{Endpoint, Revision, Service, ServiceName, Settings, Weight};
 
 /// Of an InferenceService, what the router obeys.
@@ -32,6 +33,9 @@ pub struct Watched {
 struct Spec {
     #[serde(default)]
     server: Option<Server>,
+    /// Read field by field: one that cannot be used must not cost the router the object.
+    #[serde(default)]
+    routing: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -47,6 +51,21 @@ struct Status {
     traffic: Vec<ortolan_crds::Traffic>,
     #[serde(default)]
     rollout: Option<Rollout>,
+    #[serde(default)]
+    revisions: Vec<Listed>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Listed {
+    name: String,
+    #[serde(default)]
+    model: Option<Model>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Model {
+    #[serde(default)]
+    version: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -58,8 +77,19 @@ struct Rollout {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     max_concurrency: Option<NonZeroU32>,
-    traffic: Vec<(String, Weight)>,
+    routing: Overrides,
+    /// What of the routing cannot be used.
+    wrong: Vec<String>,
+    traffic: Vec<Share>,
     generation: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Share {
+    revision: String,
+    weight: Weight,
+    /// Of the model, where a pod told it.
+    version: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +199,16 @@ impl Index {
             |object| Some((service_name(object)?, entry(object))),
             service_name,
         );
-        changes.into_iter().map(|(name, _, _)| name).collect()
+        let tell = |(name, had, now): Change<ServiceName, Entry>| {
+            let now = now.map(|entry| entry.wrong).unwrap_or_default();
+            if had.is_none_or(|had| had.wrong != now) {
+                for wrong in now {
+                    tracing::warn!(service = %name, "{wrong}; the router's own setting holds meanwhile");
+                }
+            }
+            name
+        };
+        changes.into_iter().map(tell).collect()
     }
 
     /// Takes an event of EndpointSlices.
@@ -220,19 +259,21 @@ impl Index {
         let slices: Vec<&Slice> = slices
             .filter_map(|slice| self.slices.objects.get(slice))
             .collect();
-        let revisions = entry.traffic.iter().map(|(revision, weight)| {
-            let of_revision = slices.iter().filter(|slice| *slice.revision == **revision);
+        let revisions = entry.traffic.iter().map(|share| {
+            let of_revision = slices
+                .iter()
+                .filter(|slice| *slice.revision == *share.revision);
             Revision {
-                name: revision.clone(),
-                weight: *weight,
+                name: share.revision.clone(),
+                weight: share.weight,
                 max_concurrency: entry.max_concurrency,
-                versions: Vec::new(),
+                versions: share.version.iter().cloned().collect(),
                 endpoints: merged(of_revision.flat_map(|slice| &slice.endpoints)),
             }
         });
         Some(Service {
             hosts: Vec::new(),
-            routing: routing.clone(),
+            routing: entry.routing.over(routing),
             generation: entry.generation,
             revisions: revisions.collect(),
         })
@@ -258,26 +299,45 @@ fn service_name(object: &Watched) -> Option<ServiceName> {
 
 fn entry(object: &Watched) -> Entry {
     let server = object.spec.server.as_ref();
-    let traffic = object.status.iter().flat_map(|status| &status.traffic);
-    let rollout = object.status.as_ref().and_then(|s| s.rollout.as_ref());
-    let mut seen = BTreeSet::new();
+    let status = object.status.as_ref();
+    let rollout = status.and_then(|status| status.rollout.as_ref());
+    let (routing, wrong) = object
+        .spec
+        .routing
+        .as_ref()
+        .map(routing::read)
+        .unwrap_or_default();
     Entry {
         max_concurrency: server
             .and_then(|server| server.max_concurrency)
             .and_then(NonZeroU32::new),
-        traffic: traffic
-            .filter(|traffic| seen.insert(traffic.revision.clone()))
-            .filter_map(|traffic| {
-                Some((
-                    traffic.revision.clone(),
-                    Weight::new(traffic.weight.into()).ok()?,
-                ))
-            })
-            .collect(),
+        routing,
+        wrong,
+        traffic: status.map(shares).unwrap_or_default(),
         generation: rollout
             .and_then(|rollout| rollout.generation)
             .and_then(|generation| generation.try_into().ok()),
     }
+}
+
+fn shares(status: &Status) -> Vec<Share> {
+    let version = |revision: &str| {
+        let listed = status.revisions.iter().find(|one| one.name == revision)?;
+        listed.model.as_ref()?.version.clone()
+    };
+    let mut seen = BTreeSet::new();
+    let share = |traffic: &ortolan_crds::Traffic| {
+        Some(Share {
+            revision: traffic.revision.clone(),
+            weight: Weight::new(traffic.weight.into()).ok()?,
+            version: version(&traffic.revision),
+        })
+    };
+    let traffic = status.traffic.iter();
+    traffic
+        .filter(|traffic| seen.insert(traffic.revision.clone()))
+        .filter_map(share)
+        .collect()
 }
 
 fn slice_name(object: &EndpointSlice) -> Option<SliceName> {
@@ -331,170 +391,4 @@ pub fn endpoints(object: &EndpointSlice) -> Vec<Endpoint> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn cats() -> ServiceName {
-        ServiceName::new("demo", "cats").unwrap()
-    }
-
-    fn service(traffic: &[(&str, i32)]) -> Watched {
-        let traffic: Vec<_> = traffic
-            .iter()
-            .map(|(revision, weight)| json!({"revision": revision, "weight": weight}))
-            .collect();
-        serde_json::from_value(json!({
-            "apiVersion": "serving.ortolan.dev/v1alpha1", "kind": "InferenceService",
-            "metadata": {"name": "cats", "namespace": "demo"},
-            "spec": {"model": {"uri": "file:///m"}, "server": {"maxConcurrency": 8, "threads": 1}},
-            "status": {"traffic": traffic, "observedGeneration": 3},
-        }))
-        .unwrap()
-    }
-
-    fn slice(name: &str, revision: &str, endpoints: &[(&str, bool)]) -> EndpointSlice {
-        let endpoints: Vec<_> = endpoints
-            .iter()
-            .map(|(address, ready)| json!({"addresses": [address], "conditions": {"ready": ready, "serving": true, "terminating": !ready}}))
-            .collect();
-        serde_json::from_value(json!({
-            "metadata": {"name": name, "namespace": "demo", "labels": {
-                "serving.ortolan.dev/service": "cats", "serving.ortolan.dev/revision": revision}},
-            "addressType": "IPv4", "endpoints": endpoints,
-            "ports": [{"name": "metrics", "port": 9090}, {"name": "http", "port": 8080}],
-        }))
-        .unwrap()
-    }
-
-    fn weights_and_pods(index: &Index) -> Vec<(u8, Vec<String>)> {
-        let service = index.entry(&cats(), &Settings::default()).unwrap();
-        let pods = |revision: &Revision| {
-            revision
-                .endpoints
-                .iter()
-                .map(|one| format!("{}{}", one.address, if one.ready { "" } else { " leaving" }))
-                .collect()
-        };
-        service
-            .revisions
-            .iter()
-            .map(|revision| (revision.weight.get(), pods(revision)))
-            .collect()
-    }
-
-    #[test]
-    fn a_service_is_its_traffic_with_the_pods_of_its_revisions() {
-        let mut index = Index::default();
-        index.service(Event::Init);
-        index.service(Event::InitApply(service(&[("cats-1", 90), ("cats-2", 10)])));
-        assert!(
-            index.entry(&cats(), &Settings::default()).is_none(),
-            "the listing is not complete"
-        );
-        assert_eq!(index.service(Event::InitDone), BTreeSet::from([cats()]));
-        assert!(!index.is_complete());
-        index.slice(Event::Init);
-        index.slice(Event::InitApply(slice(
-            "a",
-            "cats-1",
-            &[("10.0.0.1", true), ("10.0.0.2", false)],
-        )));
-        index.slice(Event::InitApply(slice(
-            "b",
-            "cats-1",
-            &[("10.0.0.2", true)],
-        )));
-        index.slice(Event::InitApply(slice("c", "gone", &[("10.0.0.9", true)])));
-        assert_eq!(index.slice(Event::InitDone), BTreeSet::from([cats()]));
-        assert!(index.is_complete());
-        let pods = vec!["10.0.0.1:8080".to_owned(), "10.0.0.2:8080".to_owned()];
-        assert_eq!(weights_and_pods(&index), [(90, pods), (10, vec![])]);
-        let entry = index.entry(&cats(), &Settings::default()).unwrap();
-        assert_eq!(entry.revisions[0].max_concurrency, NonZeroU32::new(8));
-    }
-
-    #[test]
-    fn a_new_generation_of_the_same_traffic_is_a_change() {
-        let mut index = Index::default();
-        let mut service = service(&[("cats-1", 100)]);
-        index.service(Event::Apply(service.clone()));
-        let generation = |index: &Index| {
-            let entry = index.entry(&cats(), &Settings::default());
-            entry.unwrap().generation
-        };
-        assert_eq!(generation(&index), None);
-        for (written, read) in [(Some(4), Some(4)), (Some(-1), None), (None, None)] {
-            service.status.as_mut().unwrap().rollout = Some(Rollout {
-                generation: written,
-            });
-            let touched = index.service(Event::Apply(service.clone()));
-            assert_eq!(
-                (touched.len(), generation(&index)),
-                (usize::from(written.is_some()), read)
-            );
-        }
-    }
-
-    #[test]
-    fn what_changes_is_told_and_what_does_not_is_not() {
-        let mut index = Index::default();
-        let touched = |changed: BTreeSet<ServiceName>| changed.len();
-        assert_eq!(
-            touched(index.service(Event::Apply(service(&[("cats-1", 100)])))),
-            1
-        );
-        assert_eq!(
-            touched(index.service(Event::Apply(service(&[("cats-1", 100)])))),
-            0
-        );
-        assert_eq!(
-            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])))),
-            1
-        );
-        assert_eq!(
-            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])))),
-            0
-        );
-        assert_eq!(
-            touched(index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", false)])))),
-            1
-        );
-        assert_eq!(
-            weights_and_pods(&index),
-            [(100, vec!["10.0.0.1:8080 leaving".to_owned()])]
-        );
-        assert_eq!(
-            touched(index.slice(Event::Delete(slice("a", "cats-1", &[])))),
-            1
-        );
-        assert_eq!(weights_and_pods(&index), [(100, vec![])]);
-        let mut foreign = slice("b", "cats-1", &[("10.0.0.1", true)]);
-        foreign.metadata.labels = None;
-        assert_eq!(touched(index.slice(Event::Apply(foreign))), 0);
-        assert_eq!(touched(index.service(Event::Delete(service(&[])))), 1);
-        assert!(index.entry(&cats(), &Settings::default()).is_none());
-        assert!(index.by_service.is_empty());
-    }
-
-    #[test]
-    fn a_new_listing_tells_only_of_what_is_not_as_before() {
-        let mut index = Index::default();
-        index.service(Event::Apply(service(&[("cats-1", 100)])));
-        index.slice(Event::Apply(slice("a", "cats-1", &[("10.0.0.1", true)])));
-        for (listed, expected) in [(vec![("10.0.0.1", true)], 0), (vec![("10.0.0.2", true)], 1)] {
-            index.slice(Event::Init);
-            index.slice(Event::InitApply(slice("a", "cats-1", &listed)));
-            assert_eq!(
-                weights_and_pods(&index)[0].1.len(),
-                1,
-                "as before until it is complete"
-            );
-            assert_eq!(index.slice(Event::InitDone).len(), expected);
-        }
-        index.slice(Event::Init);
-        assert_eq!(index.slice(Event::InitDone).len(), 1);
-        assert_eq!(weights_and_pods(&index), [(100, vec![])]);
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ pub mod file;
 pub mod index;
 pub mod kubernetes;
 pub mod last;
+pub mod routing;
 
 /// Begins to keep the directory up to date; ends when what it gives is dropped.
 ///

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +9,7 @@ routers: {live: 2, index: 1}
 services:
   demo/cats:
     hosts: [cats.example.com]
-    routing: {timeout: 10s, retries: 1, holdTimeout: 1m 30s, session: {header: x-user}, revisionHeader: Allow, stateful: true}
+    routing: {timeout: 10s, retries: 1, holdTimeout: 1m 30s, balancing: {kind: RoundRobin}, session: {header: x-user}, revisionHeader: Allow, stateful: true}
     revisions:
     - name: cats-1
       weight: 90
@@ -17,6 +19,7 @@ services:
     - {name: cats-2, weight: 10}
     generation: 7
   demo/dogs: {}
+  demo/birds: {routing: {balancing: {kind: Consistent, header: x-flock}}}
 ";
 
 fn read(text: &str) -> Result<Table, String> {
@@ -31,6 +34,10 @@ fn a_table_reads_as_it_is_written_and_again_from_json() {
     let cats = &table.services[&ServiceName::new("demo", "cats").unwrap()];
     assert_eq!(cats.routing.hold_timeout, Duration::from_secs(90));
     assert_eq!(cats.routing.session, Some(Session::Header("x-user".into())));
+    assert_eq!(cats.routing.balancing, Balancing::RoundRobin);
+    let birds = &table.services[&ServiceName::new("demo", "birds").unwrap()];
+    let header = "x-flock".into();
+    assert_eq!(birds.routing.balancing, Balancing::Consistent { header });
     assert_eq!(cats.revisions[0].weight.get(), 90);
     assert_eq!(cats.generation, Some(7));
     let [first, second] = cats.revisions[0].endpoints[..] else {
@@ -63,6 +70,14 @@ fn what_is_wrong_with_a_table_is_said() {
             "the revision x twice",
         ),
         ("routers: {live: 2, index: 2}", "indices begin with 0"),
+        (
+            "services: {a/b: {routing: {balancing: {kind: Consistent, header: 'x y'}}}}",
+            "\"x y\" cannot be the name of a header",
+        ),
+        (
+            "services: {a/b: {routing: {balancing: {kind: Ring}}}}",
+            "LeastRequest",
+        ),
         (
             "services: {a/b: {revisions: [{name: x, endpoints: [localhost:80]}]}}",
             "an address such as 10.0.0.7:8080",

@@ -45,9 +45,27 @@ impl Router {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.yaml");
         std::fs::write(&file, state).unwrap();
-        let mut child = command(&["--state", file.to_str().unwrap()], options)
-            .spawn()
-            .unwrap();
+        let command = command(&["--state", file.to_str().unwrap()], options);
+        Self::begin(command, folder)
+    }
+
+    /// With the services of a cluster, whose API server is there without TLS.
+    pub fn watching(api_server: SocketAddr, options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("kubeconfig");
+        let config = format!(
+            "{{apiVersion: v1, kind: Config, current-context: c, \
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}], users: [{{name: u, user: {{}}}}], \
+             clusters: [{{name: c, cluster: {{server: 'http://{api_server}'}}}}]}}"
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut command = command(&["--kubernetes"], options);
+        command.env("KUBECONFIG", file);
+        Self::begin(command, folder)
+    }
+
+    fn begin(mut command: Command, folder: TempDir) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = String::new();
         let (http, admin) = loop {

@@ -98,6 +98,7 @@ mod tests {
 
     fn model(inputs: &[TensorStatus], outputs: &[TensorStatus]) -> ModelStatus {
         ModelStatus {
+            version: None,
             inputs: inputs.to_vec(),
             outputs: outputs.to_vec(),
             opset: 17,

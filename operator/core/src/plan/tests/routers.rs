@@ -228,3 +228,62 @@ fn a_service_of_somebody_elses_under_a_revisions_name_is_left_alone_and_told_of(
     assert_eq!(ready.reason, "NameCollision");
     assert!(ready.message.contains(&revision), "{}", ready.message);
 }
+
+fn with(mut spec: Value, routing: Value) -> Value {
+    spec["routing"] = routing;
+    spec
+}
+
+/// The grace periods of the pods of all revisions.
+fn graces(world: &World) -> Vec<Option<i64>> {
+    let all = world.observed.deployments.iter();
+    let pods = all.filter_map(|d| Some(d.spec.as_ref()?.template.spec.as_ref()?));
+    pods.map(|pod| pod.termination_grace_period_seconds)
+        .collect()
+}
+
+#[test]
+fn a_change_of_routing_writes_nothing_and_the_next_revision_has_time_for_its_requests() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    let (old, status) = (deployments(&world), world.observed.service.status.clone());
+    for routing in [
+        json!({"timeout": "2m", "retries": 0, "holdTimeout": "1m"}),
+        json!({"balancing": {"kind": "RoundRobin"}, "session": {"cookie": "sid"}}),
+        json!({"timeout": "2m", "revisionHeader": "Allow", "stateful": true}),
+    ] {
+        world.change(with(one(), routing));
+        let plan = world.plan();
+        assert_eq!(plan.writes, []);
+        let of = |status: &Option<InferenceServiceStatus>| {
+            status
+                .as_ref()
+                .map(|s| (s.traffic.clone(), s.revisions.clone()))
+        };
+        assert_eq!(of(&plan.status), of(&status));
+    }
+    assert_eq!((deployments(&world), graces(&world)), (old, vec![Some(45)]));
+    world.change(with(two(), json!({"timeout": "2m"})));
+    story(&mut world);
+    assert_eq!(graces(&world), [Some(135)]);
+}
+
+#[test]
+fn routing_without_routers_is_refused_and_the_revision_serves_on() {
+    let mut world = World::new(one());
+    world.converge();
+    world.change(with(one(), json!({"session": {"cookie": "sid"}})));
+    world.converge();
+    let status = world.observed.service.status.clone().expect("a status");
+    let ready = &status.conditions[0];
+    assert_eq!((&*ready.status, &*ready.reason), ("False", "InvalidSpec"));
+    assert!(
+        ready.message.starts_with("routing.session needs routers"),
+        "{}",
+        ready.message
+    );
+    assert_eq!(
+        (deployments(&world).len(), status.ready_replicas),
+        (1, Some(1))
+    );
+}
