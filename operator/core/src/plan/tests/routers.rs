@@ -237,7 +237,7 @@ fn with(mut spec: Value, routing: Value) -> Value {
 /// The grace periods of the pods of all revisions.
 fn graces(world: &World) -> Vec<Option<i64>> {
     let all = world.observed.deployments.iter();
-    let pods = all.filter_map(|d| Some(d.spec.as_ref()?.template.spec.as_ref()?));
+    let pods = all.filter_map(|d| d.spec.as_ref()?.template.spec.as_ref());
     pods.map(|pod| pod.termination_grace_period_seconds)
         .collect()
 }
