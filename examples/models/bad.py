@@ -34,14 +34,21 @@ def identity(add=0.0):
 
 
 def picky(below):
-    """y = x + 2, float32 [batch, 4]; a run with a number of `below` or more fails."""
+    """y = x + 2, float32 [batch, 4]; a run with a number of `below` or more fails: there is no memory for it."""
     nodes = [
         onnxfile.node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        onnxfile.node("Cast", ["largest"], ["row"], to=onnxfile.INT64),
-        onnxfile.node("Gather", ["table", "row"], ["two"]),
+        onnxfile.node("Cast", ["largest"], ["whole"], to=onnxfile.INT64),
+        onnxfile.node("Sub", ["whole", "most"], ["above"]),
+        onnxfile.node("Max", ["above", "none"], ["over"]),
+        onnxfile.node("Mul", ["over", "too many"], ["more"]),
+        onnxfile.node("Add", ["more", "one"], ["times"]),
+        onnxfile.node("Expand", ["single", "times"], ["many"]),
+        onnxfile.node("ReduceMax", ["many"], ["two"], keepdims=0),
         onnxfile.node("Add", ["x", "two"], ["y"]),
     ]
-    return _one(nodes, [onnxfile.floats("table", [below], struct.pack("<f", 2.0) * below)])
+    numbers = {"most": below - 1, "none": 0, "one": 1, "too many": 1 << 48}
+    whole = [onnxfile.whole(name, [number]) for name, number in numbers.items()]
+    return _one(nodes, [onnxfile.floats("single", [1], struct.pack("<f", 2.0)), *whole])
 
 
 def slow(rounds):

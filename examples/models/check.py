@@ -84,7 +84,7 @@ def main():
         session(str(models / "bad/picky.onnx")).run(["y"], {"x": x * 6})
         fail("picky.onnx answers 24, a failure was expected")
     except Exception as error:  # the runtime's own classes share no base
-        if "out of data bounds" not in str(error):
+        if "allocate" not in str(error):
             fail(f"picky.onnx fails for another reason: {error}")
     refuses(models / "bad/truncated.onnx", "INVALID_PROTOBUF")
     refuses(models / "bad/future-opset.onnx", "opset")
