@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use crate::{
     access::Line,
     body::{Source, Upload},
+    copies::Sample,
     live::Place,
     metrics::End,
     pool::{Call, One},
@@ -42,6 +43,8 @@ pub struct Streamed {
     patience: Option<Duration>,
     waiting: Option<Pin<Box<Sleep>>>,
     has_ended: bool,
+    /// Copied when it has gone out.
+    copy: Option<Box<Sample>>,
 }
 
 /// What a request holds while it is with a pod. Its end is counted when it is dropped.
@@ -81,13 +84,19 @@ impl Answer {
 
     /// Of a pod.
     #[must_use]
-    pub fn streamed(body: Incoming, flight: Flight, patience: Option<Duration>) -> Self {
+    pub fn streamed(
+        body: Incoming,
+        flight: Flight,
+        patience: Option<Duration>,
+        copy: Option<Box<Sample>>,
+    ) -> Self {
         Self::Streamed(Box::new(Streamed {
             body,
             flight,
             patience,
             waiting: None,
             has_ended: false,
+            copy,
         }))
     }
 }
@@ -184,6 +193,11 @@ impl Streamed {
                         self.flight.end = End::Grpc(status);
                     }
                 }
+                if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref())
+                    && !copy.keeps(data)
+                {
+                    self.copy = None;
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             None => {
@@ -205,6 +219,9 @@ impl Drop for Streamed {
         let has_ended = self.has_ended || self.body.is_end_stream();
         if !has_ended && self.flight.end != End::Broken {
             self.flight.end = End::Left;
+        }
+        if let Some(copy) = self.copy.take().filter(|_| has_ended) {
+            copy.send();
         }
     }
 }

@@ -62,14 +62,17 @@ impl Memory {
         Self { used, bound }
     }
 
-    fn take(&self, bytes: usize) -> bool {
+    /// Takes so many, if there are.
+    #[must_use]
+    pub(crate) fn take(&self, bytes: usize) -> bool {
         let more = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bound);
         self.used
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
     }
 
-    fn give(&self, bytes: usize) {
+    /// Gives them back.
+    pub(crate) fn give(&self, bytes: usize) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -202,6 +205,20 @@ where
     pub fn is_sent(&self) -> bool {
         self.inner()
             .is_none_or(|inner| inner.has_ended && inner.at == inner.kept.len())
+    }
+
+    /// All of it, where it has ended and is kept.
+    #[must_use]
+    pub fn whole(&self) -> Option<Vec<Bytes>> {
+        let Some(inner) = self.inner() else {
+            return Some(Vec::new());
+        };
+        let is_whole = inner.has_ended && inner.is_replayable && inner.fault.is_none();
+        let part = |part: &Part| match part {
+            Part::Data(data) => Some(data.clone()),
+            Part::Trailers(_) => None,
+        };
+        is_whole.then(|| inner.kept.iter().map(part).collect())?
     }
 
     /// What its sender did wrong, if anything.

@@ -75,9 +75,25 @@ pub async fn send<B>(
 where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
-    let Some(Place { pod, .. }) = place else {
-        return Err(Failed::Late);
-    };
+    match place {
+        Some(Place { pod, .. }) => to(pod, head, source, deadline).await,
+        None => Err(Failed::Late),
+    }
+}
+
+/// The same, to a pod without a place there.
+///
+/// # Errors
+/// As [`send`].
+pub async fn to<B>(
+    pod: &Pod,
+    head: &Head,
+    source: &Source<B>,
+    deadline: Instant,
+) -> Result<Answered, Failed>
+where
+    B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+{
     let work = async {
         if head.is_grpc {
             two(pod, head, source).await

@@ -20,6 +20,8 @@ pub mod answer;
 pub mod asks;
 pub mod balance;
 pub mod body;
+pub mod compare;
+pub mod copies;
 pub mod directory;
 pub mod exchange;
 pub mod failure;

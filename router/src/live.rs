@@ -94,9 +94,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.revision.meter.in_flight.dec();
         self.pod.leave();
-        if self.live.waiting.load(Ordering::SeqCst) > 0 {
-            self.live.serve_line();
-        }
+        self.live.left();
     }
 }
 
@@ -151,12 +149,8 @@ impl Live {
         }
         let counted = (&self.metrics, &self.tally);
         let plan = Plan::new(&self.name, service, routers, Some(&before), counted);
-        let goes = |had: &&Arc<LiveRevision>| plan.revisions.iter().all(|one| one.name != had.name);
-        before
-            .revisions
-            .iter()
-            .filter(goes)
-            .for_each(|had| had.meter.forget());
+        let goes = |had: &&Arc<LiveRevision>| plan.all().all(|one| one.name != had.name);
+        before.all().filter(goes).for_each(|had| had.meter.forget());
         self.plan.store(Arc::new(plan));
         self.serve_line();
     }
@@ -171,11 +165,7 @@ impl Live {
     pub fn remove(&self) {
         self.is_gone.store(true, Ordering::SeqCst);
         self.dismiss();
-        self.plan
-            .load()
-            .revisions
-            .iter()
-            .for_each(|had| had.meter.forget());
+        self.plan.load().all().for_each(|had| had.meter.forget());
         self.metrics.forget_service(&self.meter);
     }
 
@@ -203,6 +193,13 @@ impl Live {
     #[must_use]
     pub fn held(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// A place at a pod is free again.
+    pub(crate) fn left(self: &Arc<Self>) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.serve_line();
+        }
     }
 
     /// What tells whether [`Self::told`] would say something else now.

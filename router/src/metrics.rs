@@ -35,6 +35,13 @@ struct OfCode {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCopy {
+    #[prometheus(flatten)]
+    revision: OfRevision,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfRetry {
     #[prometheus(flatten)]
     service: OfService,
@@ -63,6 +70,7 @@ struct Families {
     in_flight: Family<OfRevision, Gauge>,
     latency: Family<OfRevision, Latency>,
     codes: Family<OfCode, Counter>,
+    copies: Family<OfCopy, Counter>,
     refused: Family<OfReason, Counter>,
 }
 
@@ -153,6 +161,11 @@ impl Default for Metrics {
             "requests",
             "Requests that ended at a pod, by code",
             f.codes.clone(),
+        );
+        registry.register(
+            "copies",
+            "Copies of requests for comparison, by the revision that they were meant for and what became of them",
+            f.copies.clone(),
         );
         registry.register(
             "refused",
@@ -252,6 +265,10 @@ impl Metrics {
     }
 }
 
+/// What becomes of a copy: the answers agree, or differ; the copy was left out, since there was no room for it; it got
+/// no answer; the user's answer is none that can be compared.
+pub const COPY_OUTCOMES: [&str; 5] = ["agreed", "differed", "dropped", "failed", "unclear"];
+
 /// Why a request is sent once more.
 pub const RETRY_REASONS: [&str; 3] = ["connect", "lost", "busy"];
 
@@ -288,12 +305,23 @@ impl Meter {
         self.families.codes.get_or_create(&labels).inc();
     }
 
+    /// Counts a copy that was meant for this revision; `outcome` is one of [`COPY_OUTCOMES`].
+    pub fn copied(&self, outcome: &'static str) {
+        let revision = self.labels.clone();
+        let labels = OfCopy { revision, outcome };
+        self.families.copies.get_or_create(&labels).inc();
+    }
+
     /// Takes the revision's series away.
     pub fn forget(&self) {
         let (f, labels) = (&self.families, &self.labels);
         f.assigned.remove(labels);
         f.in_flight.remove(labels);
         f.latency.remove(labels);
+        for outcome in COPY_OUTCOMES {
+            let revision = labels.clone();
+            f.copies.remove(&OfCopy { revision, outcome });
+        }
         let http = (100..600_u16).map(|code| ("http", code.to_string()));
         let grpc = (0..17_u16).map(|code| ("grpc", code.to_string()));
         let words = ["broken", "left"].map(|word| ("http", word.to_owned()));
@@ -338,6 +366,7 @@ mod tests {
         let service = metrics.service(&name);
         let meter = metrics.revision(&name, &"cats-1".into());
         service.arrivals.inc();
+        meter.copied("differed");
         metrics.retried(&service, "lost");
         metrics.refused("host");
         meter.latency.observe(Duration::from_micros(70));
@@ -357,6 +386,7 @@ mod tests {
             r#"ortolan_router_retries_total{namespace="demo",service="cats",reason="lost"} 1"#
                 .to_owned(),
             r#"ortolan_router_refused_total{reason="host"} 1"#.to_owned(),
+            format!("ortolan_router_copies_total{{{of},outcome=\"differed\"}} 1"),
             format!("ortolan_router_request_seconds_bucket{{le=\"0.000072\",{of}}} 1"),
             format!("ortolan_router_requests_total{{{of},protocol=\"http\",code=\"200\"}} 1"),
             format!("ortolan_router_requests_total{{{of},protocol=\"grpc\",code=\"14\"}} 1"),

@@ -76,6 +76,21 @@ pub fn rest(path: &str) -> Meaning<'_> {
     }
 }
 
+/// Whether a `POST` to this path, of the newest version, is answered with what a model says, the same for the same
+/// request.
+#[must_use]
+pub fn is_comparable(path: &str) -> bool {
+    let mut segments = path.trim_start_matches('/').split('/');
+    let words = [(); 5].map(|()| segments.next());
+    match words {
+        [Some("v2"), Some("models"), Some(_), Some("infer"), None]
+        | [Some("predict"), Some(_), None, None, None]
+        | [Some("v1"), Some("embeddings"), None, None, None] => true,
+        [Some("v1"), Some("models"), Some(verb), None, None] => verb.ends_with(":predict"),
+        _ => false,
+    }
+}
+
 /// Of a path of gRPC, `/package.Service/Method`. The version of a call stands in its message, which is not read.
 #[must_use]
 pub fn grpc(path: &str) -> Meaning<'static> {
@@ -161,6 +176,25 @@ mod tests {
             ("/", Purpose::Work),
         ] {
             assert_eq!(grpc(path).purpose, purpose, "{path}");
+        }
+    }
+
+    #[test]
+    fn answers_to_these_paths_are_compared() {
+        for (path, is) in [
+            ("/v2/models/m/infer", true),
+            ("/v1/models/m:predict", true),
+            ("/predict/m", true),
+            ("/v1/embeddings", true),
+            ("/v2/models/m/versions/3/infer", false),
+            ("/v2/models/m/infer/x", false),
+            ("/v2/models/m", false),
+            ("/v2/models/m/generate", false),
+            ("/v1/models/m", false),
+            ("/predict", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_comparable(path), is, "{path}");
         }
     }
 

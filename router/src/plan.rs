@@ -14,11 +14,12 @@ use std::{
 
 use crate::{
     balance::{self, View},
+    copies::Copies,
     metrics::{Meter, Metrics},
     outlier,
     pod::Pod,
     split::{self, Split},
-    table::{Balancing, Revision, Routers, Service, ServiceName, Settings},
+    table::{Balancing, Mirror, Revision, Routers, Service, ServiceName, Settings},
     tally::{self, Counts, Tally},
 };
 
@@ -81,6 +82,8 @@ pub struct Plan {
     pub(crate) generation: u64,
     pub(crate) routers: Routers,
     pub(crate) revisions: Vec<Arc<LiveRevision>>,
+    /// Requests that are copied; a stateful model's are not.
+    pub(crate) copies: Option<Arc<Copies>>,
     split: Arc<Split>,
     /// For each version that some revision names, and under "" for those whose versions are unknown.
     by_version: BTreeMap<String, Split>,
@@ -95,14 +98,19 @@ impl Plan {
         (metrics, tally): (&Metrics, &Tally),
     ) -> Self {
         let generation = tally::key(service.generation);
-        let counts = tally.turn(generation, service.revisions.iter().map(|r| &*r.name));
+        let mirror = service.mirror.as_ref();
+        let mirror = mirror.filter(|_| !service.routing.stateful);
+        let has = |name: &str| service.revisions.iter().any(|one| one.name == name);
+        // It gets copies, and no request yet.
+        let beside = mirror.filter(|mirror| !has(&mirror.revision)).map(beside);
+        let named: Vec<&Revision> = service.revisions.iter().chain(&beside).collect();
+        let counts = tally.turn(generation, named.iter().map(|r| &*r.name));
         let had = |revision: &str| {
-            let revisions = before.into_iter().flat_map(|plan| &plan.revisions);
-            revisions.into_iter().find(|had| &*had.name == revision)
+            let mut revisions = before.into_iter().flat_map(Self::all);
+            revisions.find(|had| &*had.name == revision)
         };
-        let revisions: Vec<Arc<LiveRevision>> = service
-            .revisions
-            .iter()
+        let mut revisions: Vec<Arc<LiveRevision>> = named
+            .into_iter()
             .zip(counts)
             .map(|(revision, counts)| {
                 let had = had(&revision.name);
@@ -128,6 +136,12 @@ impl Plan {
                 })
             })
             .collect();
+        let copies = mirror.and_then(|mirror| {
+            let to = revisions.iter().find(|one| *one.name == *mirror.revision)?;
+            let before = before.and_then(|plan| plan.copies.as_deref());
+            Some(Arc::new(Copies::new(mirror, Arc::clone(to), before)))
+        });
+        revisions.truncate(service.revisions.len());
         let weights = effective(&service.revisions);
         let split = match before {
             // The order goes on where it was.
@@ -149,11 +163,18 @@ impl Plan {
         Self {
             routers,
             revisions,
+            copies,
             split,
             by_version,
             generation,
             service,
         }
+    }
+
+    /// Its revisions, and the one that gets only copies.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<LiveRevision>> {
+        let copies = self.copies.iter().map(|copies| &copies.to);
+        self.revisions.iter().chain(copies)
     }
 
     /// How its requests are handled.
@@ -271,6 +292,16 @@ fn holding(service: &Service, version: &str) -> Vec<u32> {
     weights
 }
 
+/// The revision that gets copies, as one of the service's without a weight.
+fn beside(mirror: &Mirror) -> Revision {
+    Revision {
+        name: mirror.revision.clone(),
+        max_concurrency: mirror.max_concurrency,
+        endpoints: mirror.endpoints.clone(),
+        ..Revision::default()
+    }
+}
+
 /// The pods of a revision: those that requests go to, and all. A new one beside older ones begins slowly.
 fn pods(
     revision: &Revision,
@@ -306,10 +337,21 @@ impl LiveRevision {
             None if is_held => BURST,
             None => u32::MAX,
         };
-        let view = |i: usize| self.pods[i].view(limit, &want.avoid);
+        self.enter_up_to(limit, want.key.or(want.pod_key), &want.avoid)
+    }
+
+    /// A pod that has room for a copy, entered: one place more than that is left free for requests, but where there is
+    /// only one.
+    pub(crate) fn enter_spare(&self) -> Option<Arc<Pod>> {
+        let limit = self.limit.map_or(u32::MAX, |limit| (limit - 1).max(1));
+        self.enter_up_to(limit, None, &[])
+    }
+
+    fn enter_up_to(&self, limit: u32, key: Option<u64>, avoid: &[SocketAddr]) -> Option<Arc<Pod>> {
+        let view = |i: usize| self.pods[i].view(limit, avoid);
         // Who is faster may take the last place between the choice and the entry: then once more.
         for _ in 0..3 {
-            let by_key = want.key.or(want.pod_key).and_then(|key| {
+            let by_key = key.and_then(|key| {
                 balance::sticky(self.pods.len(), key, view, |i| self.pods[i].rank())
             });
             let chosen = by_key.or_else(|| self.choose(view))?;

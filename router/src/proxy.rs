@@ -26,6 +26,7 @@ use crate::{
     answer::{Answer, Flight},
     asks::{at_zero, authority, check_protocol, choice, forwarded, keys},
     body::{Memory, Rules, Source, Upload},
+    copies::{self, Sample, Seen},
     directory::Directory,
     exchange::{self, Head},
     headers,
@@ -62,6 +63,8 @@ pub struct Proxy {
     pub metrics: Metrics,
     /// For bodies that are kept.
     pub memory: Arc<Memory>,
+    /// For copies.
+    pub copies: Arc<Memory>,
     /// What holds for all.
     pub limits: Limits,
 }
@@ -80,6 +83,8 @@ struct Passing {
     /// Whether it asks for another protocol: such a request is sent once.
     is_upgrade: bool,
     line: Option<Box<Line>>,
+    /// Of the answer that goes to the client.
+    copy: Option<Box<Sample>>,
 }
 
 impl Proxy {
@@ -208,6 +213,7 @@ impl Proxy {
             is_upgrade: upgrade.is_some(),
             upgrade,
             line: line.take(),
+            copy: None,
         })))
     }
 
@@ -249,6 +255,7 @@ impl Proxy {
             arrived,
             cookie,
             source,
+            copy,
             ..
         } = passing;
         let patience = (!head.is_grpc).then_some(live.plan().settings().timeout);
@@ -263,7 +270,7 @@ impl Proxy {
                     arrived.into_std(),
                     line.take(),
                 );
-                Answer::streamed(body, flight, patience)
+                Answer::streamed(body, flight, patience, copy)
             }
             // The connection is no longer one of HTTP.
             None => Answer::whole(Full::default()),
@@ -282,6 +289,24 @@ impl Proxy {
         *answer.status_mut() = parts.status;
         *answer.headers_mut() = parts.headers;
         Ok(answer)
+    }
+
+    /// What is copied of it, if it is.
+    fn sample<B>(
+        &self,
+        passing: &Passing,
+        place: &Place,
+        answer: &Response<B>,
+    ) -> Option<Box<Sample>> {
+        let seen = Seen {
+            head: &passing.head,
+            source: &passing.source,
+            want: &passing.want,
+            place,
+            status: answer.status(),
+            headers: answer.headers(),
+        };
+        copies::sample(&seen, &self.copies)
     }
 
     /// Tries pods, one after the other.
@@ -335,6 +360,9 @@ impl Proxy {
             let again = cause
                 .filter(|cause| can_repeat && again::is_allowed(*cause, tries, settings, &live));
             let Some(cause) = again else {
+                if let Ok((answer, _)) = &sent {
+                    passing.copy = self.sample(passing, &held, answer);
+                }
                 passing.source.commit();
                 return match sent {
                     Ok(answered) => Ok((Some(held), answered)),

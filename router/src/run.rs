@@ -15,6 +15,7 @@ use tracing_subscriber::{
 use crate::{
     access, admin,
     body::Memory,
+    copies,
     directory::Directory,
     failure::Failure,
     hold::Bounds,
@@ -151,6 +152,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         directory: Arc::clone(&directory),
         metrics,
         memory: Arc::new(Memory::new(options.replay_memory)),
+        copies: Arc::new(Memory::new(copies::MEMORY)),
         limits: Limits {
             max_body: options.max_body_bytes,
             replay: options.replay_bytes,

@@ -15,8 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod mirror;
 mod settings;
 
+pub use mirror::{Mirror, Percent};
 pub use settings::{Balancing, RevisionHeader, Session, Settings};
 
 /// Everything that is routed to.
@@ -66,6 +68,9 @@ pub struct Service {
     /// What answers, and which share of the requests each gets.
     #[serde(default)]
     pub revisions: Vec<Revision>,
+    /// Copies of requests whose answers are compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
 }
 
 /// One revision of a service.
@@ -144,6 +149,9 @@ pub enum TableError {
     /// Out of range.
     #[error("a weight is a whole number from 0 to 100, not {0}")]
     Weight(i64),
+    /// A part of the requests that is none.
+    #[error("a mirror's percent is a whole number from 1 to 100, not {0}")]
+    Percent(i64),
     /// Two services with one host name.
     #[error("the host {host} belongs to {first} and to {second}: write it under one of them")]
     Host {

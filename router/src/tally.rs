@@ -34,6 +34,8 @@ pub fn key(generation: Option<u64>) -> u64 {
 pub struct Counts {
     revision: Box<str>,
     histogram: OnceLock<Box<Histogram>>,
+    compared: AtomicU64,
+    differed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,15 @@ impl Counts {
         Self {
             revision: revision.into(),
             histogram: OnceLock::new(),
+            compared: AtomicU64::new(0),
+            differed: AtomicU64::new(0),
         }
+    }
+
+    /// Whether they are this revision's.
+    #[must_use]
+    pub fn is_of(&self, revision: &str) -> bool {
+        *self.revision == *revision
     }
 
     /// Counts a request that took so long from its arrival to the head of its answer.
@@ -87,16 +97,31 @@ impl Counts {
         }
     }
 
+    /// Counts a copy whose answer was compared with the user's.
+    pub fn compared(&self, differs: bool) {
+        self.compared.fetch_add(1, Ordering::Relaxed);
+        if differs {
+            self.differed.fetch_add(1, Ordering::Release);
+        }
+    }
+
     /// All its counters together: whatever is counted makes it grow.
     fn sum(&self) -> u64 {
         let histogram = self.histogram.get().into_iter();
         let counters = histogram.flat_map(|all| all.buckets.iter().chain([&all.bad]));
+        let counters = counters.chain([&self.compared, &self.differed]);
         counters.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     fn outcome(&self) -> Outcome {
+        let differed = self.differed.load(Ordering::Acquire);
+        let pairs = Outcome {
+            compared: self.compared.load(Ordering::Relaxed),
+            differed,
+            ..Outcome::default()
+        };
         let Some(histogram) = self.histogram.get() else {
-            return Outcome::default();
+            return pairs;
         };
         let bad = histogram.bad.load(Ordering::Acquire);
         let counts = histogram.buckets.iter().map(|n| n.load(Ordering::Relaxed));
@@ -105,6 +130,7 @@ impl Counts {
             requests: latency.values().sum(),
             bad,
             latency,
+            ..pairs
         }
     }
 }
@@ -282,6 +308,24 @@ mod tests {
         assert_ne!(mark(), before);
         assert_ne!(tally.mark(Some(1), 1), mark());
         assert_ne!(tally.mark(None, 0), mark());
+        let before = mark();
+        counts[0].compared(false);
+        assert_ne!(mark(), before);
+    }
+
+    #[test]
+    fn pairs_are_counted_beside_requests_and_without_any() {
+        let tally = Tally::default();
+        let counts = tally.turn(1, ["a"].into_iter());
+        counts[0].compared(false);
+        counts[0].compared(true);
+        let pairs = |tally: &Tally| {
+            let outcome = tally.generations()[&1]["a"].clone();
+            (outcome.requests, outcome.compared, outcome.differed)
+        };
+        assert_eq!(pairs(&tally), (0, 2, 1));
+        counts[0].ended(MS, false);
+        assert_eq!(pairs(&tally), (1, 2, 1));
     }
 
     proptest! {

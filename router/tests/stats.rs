@@ -87,6 +87,7 @@ fn of(service: &Service, generation: u64, revision: &str) -> (u64, u64) {
                  requests,
                  bad,
                  latency,
+                 ..
              }| {
                 assert_eq!(latency.values().sum::<u64>(), *requests);
                 (*requests, *bad)

@@ -51,6 +51,8 @@ impl Slot {
             requests: self.requests,
             bad: self.bad,
             latency: latency.map(|(at, n)| (*at, u64::from(*n))).collect(),
+            // Nothing is held against what answers to copies were before.
+            ..Outcome::default()
         }
     }
 
@@ -130,6 +132,7 @@ mod tests {
             requests,
             bad,
             latency: BTreeMap::from([(3, requests - bad), (9, bad)]),
+            ..Outcome::default()
         }
     }
 

@@ -276,6 +276,7 @@ impl Index {
             routing: entry.routing.over(routing),
             generation: entry.generation,
             revisions: revisions.collect(),
+            mirror: None,
         })
     }
 }

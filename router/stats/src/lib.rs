@@ -66,6 +66,18 @@ pub struct Outcome {
     /// bucket without requests is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub latency: BTreeMap<u16, u64>,
+    /// Copies of requests whose answers were compared with the user's: of the revision that copies go to, with the
+    /// answer of the one that the user got it from; of that one, with its own answer to the same request, given twice.
+    /// No copy is among `requests`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub compared: u64,
+    /// Those of them whose answers differ.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub differed: u64,
+}
+
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Outcome {
@@ -110,6 +122,8 @@ impl Outcome {
             requests: self.requests.checked_sub(before.requests)?,
             bad: self.bad.checked_sub(before.bad)?,
             latency,
+            compared: self.compared.checked_sub(before.compared)?,
+            differed: self.differed.checked_sub(before.differed)?,
         })
     }
 }
@@ -118,6 +132,8 @@ impl AddAssign<&Self> for Outcome {
     fn add_assign(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.bad = self.bad.saturating_add(other.bad);
+        self.compared = self.compared.saturating_add(other.compared);
+        self.differed = self.differed.saturating_add(other.differed);
         for (bucket, count) in &other.latency {
             let sum = self.latency.entry(*bucket).or_default();
             *sum = sum.saturating_add(*count);
@@ -140,6 +156,7 @@ mod tests {
             requests,
             bad,
             latency: latency.iter().copied().collect(),
+            ..Outcome::default()
         }
     }
 
@@ -163,6 +180,26 @@ mod tests {
         assert_eq!(after.since(&before), Some(outcome(5, 0, &[(3, 2), (4, 3)])));
         assert_eq!(before.since(&after), None);
         assert_eq!(outcome(15, 1, &[(4, 15)]).since(&before), None);
+    }
+
+    #[test]
+    fn pairs_of_answers_add_up_and_are_told_only_where_there_are_any() {
+        let pairs = |compared, differed| Outcome {
+            compared,
+            differed,
+            ..Outcome::default()
+        };
+        let mut sum = pairs(10, 1);
+        sum += &pairs(5, 2);
+        assert_eq!(sum, pairs(15, 3));
+        assert_eq!(sum.since(&pairs(10, 1)), Some(pairs(5, 2)));
+        assert_eq!(pairs(10, 1).since(&sum), None);
+        assert_eq!(pairs(10, 2).since(&pairs(10, 3)), None);
+        let text = |outcome: &Outcome| serde_json::to_string(outcome).expect("JSON");
+        assert_eq!(text(&pairs(0, 0)), r#"{"requests":0,"bad":0}"#);
+        let told = r#"{"requests":0,"bad":0,"compared":15,"differed":3}"#;
+        assert_eq!(text(&sum), told);
+        assert_eq!(serde_json::from_str::<Outcome>(told).expect("read"), sum);
     }
 
     #[test]

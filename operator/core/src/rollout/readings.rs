@@ -109,6 +109,7 @@ mod tests {
             requests: latency.iter().map(|(_, count)| count).sum(),
             bad,
             latency: latency.iter().copied().collect(),
+            ..Outcome::default()
         }
     }
 

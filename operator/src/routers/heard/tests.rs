@@ -30,6 +30,7 @@ fn service(generation: u64, counts: &[(u64, &str, u64, u64)]) -> Service {
             requests: *requests,
             bad: *bad,
             latency: BTreeMap::from([(5, *requests)]),
+            ..Outcome::default()
         };
         let revisions = service.generations.entry(*generation).or_default();
         revisions.insert((*revision).into(), outcome);
