@@ -23,6 +23,7 @@ mod routing;
 mod schema;
 mod server;
 mod service;
+mod shadow;
 mod status;
 
 pub use duration::parse_duration;
@@ -40,6 +41,7 @@ pub use routing::{
 };
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
 pub use service::{InferenceService, InferenceServiceSpec, Scaling};
+pub use shadow::{Compare, CompareKind, ComparedStatus, Shadow, ShadowStatus};
 pub use status::{
     Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,
     RevisionPhase, RevisionStatus, TensorStatus, Traffic,

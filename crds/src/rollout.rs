@@ -3,6 +3,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::shadow::Shadow;
+
 /// How a new revision takes over.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
         .message("steps move the traffic by themselves and weight sets it by hand: write one of the two"),
     validation = Rule::new("!has(self.strategy) || self.strategy == 'Canary' || (!has(self.steps) && !has(self.weight))")
         .message("steps and weight belong to strategy Canary: leave them out, or write strategy: Canary"),
+    validation = Rule::new("!has(self.strategy) || self.strategy != 'Recreate' || !has(self.shadow)")
+        .message("with strategy Recreate the revisions never run at the same time, so their answers cannot be compared: leave shadow out"),
 )]
 pub struct Rollout {
     /// `Canary` when absent; `BlueGreen` where the platform has no routers.
@@ -45,6 +49,10 @@ pub struct Rollout {
     /// Requests whose answers are known, asked before any user's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+    /// Copies of requests, whose answers are compared before the candidate gets requests of its own, and as long as it
+    /// does not have all of them. Nothing is copied when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
     /// How long the old revision is kept after a promotion: a change of the spec back to it brings it back without
     /// steps. Its pods stay for 10 minutes of that. 1h when absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::shadow::ShadowStatus;
+
 /// Where a rollout stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +53,9 @@ pub struct RolloutStatus {
     /// How far the candidate agrees with the golden set, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub validation: Option<String>,
+    /// What the routers copy, and to whom; absent while they copy nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowStatus>,
     /// What is known of the candidate; after a failure, what was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evidence: Option<RolloutEvidence>,

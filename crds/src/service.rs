@@ -39,6 +39,8 @@ use crate::{Model, Pod, Rollout, Routing, Server, status::InferenceServiceStatus
 #[x_kube(
     validation = Rule::new("!has(self.server) || !has(self.server.pipeline) || !self.model.uri.matches('^https?://[^?#]*[.]onnx([?#].*)?$') || (self.server.pipeline.input.kind != 'text' && !has(self.server.pipeline.output.labels))")
         .message("labels and the tokenizer are files beside the model, and a bare .onnx over HTTP comes alone: put them into an archive with it, such as model.tar.gz"),
+    validation = Rule::new("!has(self.routing) || !has(self.routing.stateful) || !self.routing.stateful || !has(self.rollout) || !has(self.rollout.shadow)")
+        .message("a stateful model would remember a copied request as another one: leave rollout.shadow out, or routing.stateful"),
     validation = Rule::new("!has(self.pod) || !has(self.pod.terminationGracePeriod) || !has(self.routing) || !has(self.routing.timeout) || !self.pod.terminationGracePeriod.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.pod.terminationGracePeriod == '' || !self.routing.timeout.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.routing.timeout == '' || duration(self.pod.terminationGracePeriod) >= duration(self.routing.timeout) + duration('10s')")
         .message("a pod that ends needs routing.timeout and 10s more for what it works on: write a longer pod.terminationGracePeriod, or leave it out"),
 )]

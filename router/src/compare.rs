@@ -184,9 +184,13 @@ fn close(first: &Row, second: &Row, tolerance: f64) -> Option<bool> {
     Some(first.len() == second.len() && first.iter().zip(&second).all(is_close))
 }
 
-/// Whether two vectors point the same way: 1 − cosine is at most the tolerance. `None`: they are no numbers.
+/// Whether two vectors point the same way: 1 − cosine is at most the tolerance. `None`: the first one points nowhere,
+/// since a part of it is no number.
 fn same_direction(first: &Row, second: &Row, tolerance: f64) -> Option<bool> {
     let (first, second) = (first.numbers()?, second.numbers()?);
+    if first.iter().any(|number| !number.is_finite()) {
+        return None;
+    }
     if first.len() != second.len() {
         return Some(false);
     }

@@ -337,24 +337,31 @@ impl LiveRevision {
             None if is_held => BURST,
             None => u32::MAX,
         };
-        self.enter_up_to(limit, want.key.or(want.pod_key), &want.avoid)
+        let key = want.key.or(want.pod_key);
+        self.enter_up_to(limit, (key, self.turn.as_ref()), &want.avoid)
     }
 
     /// A pod that has room for a copy, entered: one place more than that is left free for requests, but where there is
     /// only one.
     pub(crate) fn enter_spare(&self) -> Option<Arc<Pod>> {
         let limit = self.limit.map_or(u32::MAX, |limit| (limit - 1).max(1));
-        self.enter_up_to(limit, None, &[])
+        // The turns are the requests' own.
+        self.enter_up_to(limit, (None, None), &[])
     }
 
-    fn enter_up_to(&self, limit: u32, key: Option<u64>, avoid: &[SocketAddr]) -> Option<Arc<Pod>> {
+    fn enter_up_to(
+        &self,
+        limit: u32,
+        (key, turn): (Option<u64>, Option<&Arc<AtomicUsize>>),
+        avoid: &[SocketAddr],
+    ) -> Option<Arc<Pod>> {
         let view = |i: usize| self.pods[i].view(limit, avoid);
         // Who is faster may take the last place between the choice and the entry: then once more.
         for _ in 0..3 {
             let by_key = key.and_then(|key| {
                 balance::sticky(self.pods.len(), key, view, |i| self.pods[i].rank())
             });
-            let chosen = by_key.or_else(|| self.choose(view))?;
+            let chosen = by_key.or_else(|| self.choose(turn, view))?;
             if self.pods[chosen].enter(limit) {
                 return Some(Arc::clone(&self.pods[chosen]));
             }
@@ -366,8 +373,12 @@ impl LiveRevision {
     }
 
     /// The pod of a request that no key ties to one.
-    fn choose(&self, view: impl Fn(usize) -> View) -> Option<usize> {
-        let Some(turn) = &self.turn else {
+    fn choose(
+        &self,
+        turn: Option<&Arc<AtomicUsize>>,
+        view: impl Fn(usize) -> View,
+    ) -> Option<usize> {
+        let Some(turn) = turn else {
             return balance::choose(self.pods.len(), view, |n| fastrand::usize(0..n));
         };
         let now = turn.fetch_add(1, Ordering::Relaxed);

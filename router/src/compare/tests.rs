@@ -190,6 +190,8 @@ fn embeddings_agree_as_far_as_the_cosine_says() {
             (&degrees(10.0), &degrees(13.0), Differ),
             (&degrees(10.0), &degrees(190.0), Differ),
             (&zero, &zero, Agree),
+            (&floats("[1,2]", "[null,1.0]"), &degrees(1.0), Unclear),
+            (&degrees(1.0), &floats("[1,2]", "[null,1.0]"), Differ),
             (&zero, &degrees(1.0), Differ),
             (&degrees(1.0), &zero, Differ),
             (&degrees(1.0), &floats("[1,3]", "[1.0,0.0,0.0]"), Differ),

@@ -15,8 +15,11 @@ use kube::{Resource, ResourceExt, api::ObjectMeta, runtime::watcher::Event};
 use ortolan_crds::{InferenceService, names};
 use serde::Deserialize;
 
-use super::routing::{self, Overrides};
-use crate::table::{Endpoint, Revision, Service, ServiceName, Settings, Weight};
+use super::{
+    routing::{self, Overrides},
+    shadow,
+};
+use crate::table::{Endpoint, Mirror, Revision, Service, ServiceName, Settings, Weight};
 
 /// Of an InferenceService, what the router obeys.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -72,6 +75,8 @@ struct Model {
 struct Rollout {
     #[serde(default)]
     generation: Option<i64>,
+    #[serde(default)]
+    shadow: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +87,8 @@ struct Entry {
     wrong: Vec<String>,
     traffic: Vec<Share>,
     generation: Option<u64>,
+    /// Without its pods.
+    mirror: Option<Mirror>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -259,24 +266,35 @@ impl Index {
         let slices: Vec<&Slice> = slices
             .filter_map(|slice| self.slices.objects.get(slice))
             .collect();
-        let revisions = entry.traffic.iter().map(|share| {
-            let of_revision = slices
-                .iter()
-                .filter(|slice| *slice.revision == *share.revision);
-            Revision {
-                name: share.revision.clone(),
-                weight: share.weight,
-                max_concurrency: entry.max_concurrency,
-                versions: share.version.iter().cloned().collect(),
-                endpoints: merged(of_revision.flat_map(|slice| &slice.endpoints)),
-            }
+        let pods = |revision: &str| {
+            let of_revision = slices.iter().filter(|slice| *slice.revision == *revision);
+            merged(of_revision.flat_map(|slice| &slice.endpoints))
+        };
+        let has_requests = |name: &str| entry.traffic.iter().any(|share| share.revision == name);
+        let mirror = entry
+            .mirror
+            .clone()
+            .map(|mirror| match has_requests(&mirror.revision) {
+                true => mirror,
+                false => Mirror {
+                    max_concurrency: entry.max_concurrency,
+                    endpoints: pods(&mirror.revision),
+                    ..mirror
+                },
+            });
+        let revisions = entry.traffic.iter().map(|share| Revision {
+            name: share.revision.clone(),
+            weight: share.weight,
+            max_concurrency: entry.max_concurrency,
+            versions: share.version.iter().cloned().collect(),
+            endpoints: pods(&share.revision),
         });
         Some(Service {
             hosts: Vec::new(),
             routing: entry.routing.over(routing),
             generation: entry.generation,
             revisions: revisions.collect(),
-            mirror: None,
+            mirror,
         })
     }
 }
@@ -318,6 +336,7 @@ fn entry(object: &Watched) -> Entry {
         generation: rollout
             .and_then(|rollout| rollout.generation)
             .and_then(|generation| generation.try_into().ok()),
+        mirror: rollout.and_then(|rollout| shadow::mirror(rollout.shadow.as_ref()?)),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod index;
 pub mod kubernetes;
 pub mod last;
 pub mod routing;
+mod shadow;
 
 /// Begins to keep the directory up to date; ends when what it gives is dropped.
 ///

@@ -31,8 +31,76 @@ fn validation(share: f64) -> Value {
     part("rollout", "validation", set)
 }
 
+fn shadow(percent: i32) -> Value {
+    let shadow = json!({"percent": percent, "compare": {"kind": "Exact"}});
+    part("rollout", "shadow", shadow)
+}
+
+fn compare(kind: &str, key: &str, value: f64) -> Value {
+    let shadow = json!({"percent": 5, "compare": {"kind": kind, key: value}});
+    part("rollout", "shadow", shadow)
+}
+
+fn rules_of_shadow() -> Vec<Rule> {
+    let shadow_of = |stateful: bool| {
+        let mut spec = shadow(5);
+        spec["routing"] = json!({"stateful": stateful});
+        spec
+    };
+    vec![
+        rule(
+            "spec",
+            "a stateful model would remember a copied request as another one: leave rollout.shadow out, or routing.stateful",
+            [shadow_of(true)],
+            [
+                shadow_of(false),
+                shadow(5),
+                json!({"model": {"uri": "https://a/m.onnx"}, "routing": {"stateful": true}}),
+            ],
+        ),
+        rule(
+            "spec.rollout",
+            "with strategy Recreate the revisions never run at the same time, so their answers cannot be compared: leave shadow out",
+            [rollout(
+                json!({"strategy": "Recreate", "shadow": {"percent": 5, "compare": {"kind": "Exact"}}}),
+            )],
+            [
+                rollout(
+                    json!({"strategy": "BlueGreen", "shadow": {"percent": 5, "compare": {"kind": "Exact"}}}),
+                ),
+                rollout(json!({"strategy": "Recreate"})),
+            ],
+        ),
+        rule(
+            "spec.rollout.shadow.percent",
+            "write a share of the requests from 1 to 100",
+            [-1, 0, 101].map(shadow),
+            [1, 100].map(shadow),
+        ),
+        rule(
+            "spec.rollout.shadow.compare",
+            "tolerance belongs to kind Regression and Embedding: leave it out",
+            ["Classification", "Exact"].map(|kind| compare(kind, "tolerance", 0.1)),
+            ["Regression", "Embedding"].map(|kind| compare(kind, "tolerance", 0.1)),
+        ),
+        rule(
+            "spec.rollout.shadow.compare.tolerance",
+            "write a number from 0 to 1, such as 0.001",
+            [-0.1, 1.5].map(|number| compare("Regression", "tolerance", number)),
+            [0.0, 0.001, 1.0].map(|number| compare("Embedding", "tolerance", number)),
+        ),
+        rule(
+            "spec.rollout.shadow.compare.maxDisagreement",
+            "write a share from 0 to 0.5, such as 0.01",
+            [-0.1, 0.6].map(|number| compare("Exact", "maxDisagreement", number)),
+            [0.0, 0.01, 0.5].map(|number| compare("Classification", "maxDisagreement", number)),
+        ),
+    ]
+}
+
 pub fn rules() -> Vec<Rule> {
     let mut rules = rules_of_analysis();
+    rules.extend(rules_of_shadow());
     rules.extend([
         rule(
             "spec.rollout",

@@ -6,7 +6,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ortolan_crds::{
-    CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus, names,
+    CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, ShadowStatus, SignalStatus, names,
 };
 
 use super::Planner;
@@ -54,7 +54,10 @@ impl Planner<'_> {
             promote,
             phase: self.phase(policy, &state, &effects),
             requeue: effects.requeue,
-            rollout: Some(describe(policy, &state, &effects)),
+            rollout: Some(RolloutStatus {
+                shadow: self.shadow(&effects),
+                ..describe(policy, &state, &effects)
+            }),
         }
     }
 
@@ -94,6 +97,18 @@ impl Planner<'_> {
             golden: self.golden(),
             command: annotations.and_then(|all| all.get(names::COMMAND).cloned()),
         }
+    }
+
+    /// What the routers copy.
+    fn shadow(&self, effects: &Effects) -> Option<ShadowStatus> {
+        let mirror = effects.mirror.as_ref()?;
+        let rollout = self.observed.service.spec.rollout.as_ref()?;
+        let compare = &rollout.shadow.as_ref()?.compare;
+        Some(ShadowStatus {
+            revision: mirror.to.to_string(),
+            percent: mirror.percent.into(),
+            compare: compare.into(),
+        })
     }
 
     fn golden(&self) -> Golden {
@@ -230,6 +245,7 @@ fn describe(policy: &Policy, state: &State, effects: &Effects) -> RolloutStatus 
         generation: i64::try_from(state.generation).ok(),
         kept: state.kept.as_ref().map(|kept| name(&kept.revision)),
         validation: state.validation.clone(),
+        shadow: None,
         evidence: state
             .evidence
             .as_ref()

@@ -16,6 +16,8 @@ struct World {
     now: Timestamp,
     uids: u32,
     router: Option<String>,
+    /// Of a hundred answers of a candidate that are compared, so many differ.
+    differ: u64,
 }
 
 impl World {
@@ -34,6 +36,7 @@ impl World {
             now,
             uids: 0,
             router: None,
+            differ: 0,
         }
     }
 
@@ -185,7 +188,8 @@ impl World {
             return;
         }
         let status = self.observed.service.status.clone().unwrap_or_default();
-        let generation = status.rollout.and_then(|rollout| rollout.generation);
+        let rollout = status.rollout.unwrap_or_default();
+        let generation = rollout.generation;
         let generation = generation.and_then(|generation| u64::try_from(generation).ok());
         let mut router = self.observed.routers.routers.pop().unwrap_or(RouterStats {
             name: "router-a".into(),
@@ -201,6 +205,19 @@ impl World {
                 .or_default();
             let outcome = counts.entry(traffic.revision.clone()).or_default();
             outcome.requests += u64::from(traffic.weight.unsigned_abs()) / 2;
+        }
+        if let Some(shadow) = &rollout.shadow {
+            let counts = router
+                .generations
+                .entry(generation.unwrap_or(0))
+                .or_default();
+            for revision in [&shadow.revision, &status.traffic[0].revision] {
+                let outcome = counts.entry(revision.clone()).or_default();
+                outcome.compared += u64::from(shadow.percent.unsigned_abs());
+                if *revision == shadow.revision {
+                    outcome.differed = outcome.compared * self.differ / 100;
+                }
+            }
         }
         self.observed.routers = Routers {
             routers: vec![router],

@@ -231,9 +231,9 @@ impl Turn<'_> {
 
     /// Raises the weight, unless the votes of the blocks that close with it speak against that.
     fn raise(&mut self, weight: Weight, next: Phase) {
-        let ratio = self.policy.analysis.max_error_rate_ratio;
+        let tolerated = self.policy.analysis.tolerated();
         if let Some(evidence) = &mut self.state.evidence {
-            evidence.close(ratio, self.now);
+            evidence.close(tolerated, self.now);
         }
         if let Some(failure) = self.against() {
             return self.abort(Then::Fail(failure));

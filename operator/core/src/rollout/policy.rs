@@ -6,7 +6,10 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{evidence::Signal, times};
+use super::{
+    evidence::{Signal, Tolerated},
+    times,
+};
 
 /// A share of the traffic in whole per cent, 0 to 100.
 #[derive(
@@ -121,7 +124,9 @@ pub struct Analysis {
     pub confidence: f64,
     /// The ratio of bad rates that is tolerated, above 0.
     pub max_error_rate_ratio: f64,
-    /// Requests that the candidate has to answer in a step.
+    /// The share of compared answers that may differ, 0 to 1.
+    pub max_disagreement: f64,
+    /// Requests that the candidate has to answer in a step; of compared answers, before it gets any.
     pub min_requests: u64,
     /// What happens when it does not get them.
     pub on_inconclusive: OnInconclusive,
@@ -138,11 +143,23 @@ impl Default for Analysis {
         Self {
             confidence: 0.99,
             max_error_rate_ratio: 1.0,
+            max_disagreement: 0.01,
             min_requests: 100,
             on_inconclusive: OnInconclusive::Pause,
             deadline: Duration::from_secs(3600),
             settle: times::SETTLE,
             signals: BTreeSet::from([Signal::Errors]),
+        }
+    }
+}
+
+impl Analysis {
+    /// What is tolerated of a candidate.
+    #[must_use]
+    pub const fn tolerated(&self) -> Tolerated {
+        Tolerated {
+            ratio: self.max_error_rate_ratio,
+            disagreement: self.max_disagreement,
         }
     }
 }

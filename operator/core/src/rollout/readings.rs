@@ -47,7 +47,10 @@ pub fn readings(
             let slower = |outcome: &Outcome| slower(outcome, edge.bucket);
             (Signal::SlowerThanStable, sides(&slower))
         });
-        [errors].into_iter().chain(slow).collect()
+        let pairs = sides(&pairs);
+        let compared = pairs.candidate.requests + pairs.stable.requests > 0;
+        let pairs = compared.then_some((Signal::Disagreement, pairs));
+        [errors].into_iter().chain(slow).chain(pairs).collect()
     };
     let reading = |router: &super::routers::RouterStats| Reading {
         source: router.name.clone(),
@@ -92,6 +95,11 @@ pub fn slow(routers: &Routers, stable: Option<&RevisionName>) -> Option<u16> {
 
 fn errors(outcome: &Outcome) -> Count {
     Count::new(outcome.requests, outcome.bad)
+}
+
+/// Answers to copies: the candidate's beside the stable revision's, the stable revision's beside its own.
+fn pairs(outcome: &Outcome) -> Count {
+    Count::new(outcome.compared, outcome.differed)
 }
 
 fn slower(outcome: &Outcome, edge: u16) -> Count {
@@ -164,6 +172,26 @@ mod tests {
             (Signal::SlowerThanStable, sides([6, 6], [100, 10])),
         ]);
         assert_eq!(*generations, BTreeMap::from([(4, before), (5, now)]));
+    }
+
+    #[test]
+    fn pairs_of_answers_are_read_where_there_are_any() {
+        let mut routers = routers();
+        let counted = routers.routers[0].generations.get_mut(&5).expect("there");
+        for (revision, differed) in [("m-1", 1), ("m-2", 9)] {
+            let outcome = counted.get_mut(revision).expect("there");
+            (outcome.compared, outcome.differed) = (40, differed);
+        }
+        let read = readings(&routers, &name("m-2"), Some(&name("m-1")), None);
+        let Counters::ByGeneration(generations) = &read[0].counters else {
+            panic!("a router counts by generation");
+        };
+        let pairs = |generation| generations[&generation].get(&Signal::Disagreement).copied();
+        let expected = Sides {
+            candidate: Count::new(40, 9),
+            stable: Count::new(40, 1),
+        };
+        assert_eq!((pairs(4), pairs(5)), (None, Some(expected)));
     }
 
     #[test]

@@ -56,14 +56,14 @@ impl Turn<'_> {
             true => Against::Stable,
             false => Against::Before(self.observed.recent.clone()),
         };
-        let ratio = self.policy.analysis.max_error_rate_ratio;
+        let tolerated = self.policy.analysis.tolerated();
         if let Some(evidence) = &mut self.state.evidence {
             let generation = self.state.generation;
             evidence.shift(
                 &self.observed.readings,
                 generation,
                 &against,
-                ratio,
+                tolerated,
                 self.now,
             );
         }

@@ -1,6 +1,6 @@
 //! The policy of a rollout from `spec.rollout`: every default filled in, and what the platform cannot do refused.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use ortolan_crds::{self as crds, InferenceServiceSpec, Rollout};
 
@@ -29,6 +29,14 @@ pub enum Invalid {
         "rollout.steps has a weight of {1} after {0}: each step's weight must be larger than that of the step before it"
     )]
     Order(u8, u8),
+    /// A part of the requests that is none.
+    #[error("rollout.shadow.percent is {0}: write a share of the requests from 1 to 100")]
+    Percent(i32),
+    /// A share of answers that is none.
+    #[error(
+        "rollout.shadow.compare.maxDisagreement is {0}: write a share from 0 to 0.5, such as 0.01"
+    )]
+    Disagreement(String),
     /// A number outside of its range.
     #[error("rollout.analysis.{0} is {1}: write a number {2}")]
     Number(&'static str, String, &'static str),
@@ -53,7 +61,11 @@ pub fn policy(spec: &InferenceServiceSpec, routers: bool) -> Result<Policy, Inva
         paused: rollout.paused.unwrap_or(false),
         suspended: spec.suspended(),
         approval,
-        analysis: analysis(&rollout.analysis.unwrap_or_default())?,
+        shadow: rollout.shadow.as_ref().map(copies).transpose()?,
+        analysis: analysis(
+            &rollout.analysis.unwrap_or_default(),
+            rollout.shadow.as_ref(),
+        )?,
         rollback_window: duration(
             "rollbackWindow",
             rollout.rollback_window.as_ref(),
@@ -79,6 +91,7 @@ fn needs_routers(rollout: &Rollout) -> Option<&'static str> {
         ),
         ("analysis", rollout.analysis.is_some()),
         ("validation", rollout.validation.is_some()),
+        ("shadow", rollout.shadow.is_some()),
         ("rollbackWindow", rollout.rollback_window.is_some()),
     ];
     let mut set = fields.into_iter().filter(|(_, is_set)| *is_set);
@@ -115,8 +128,21 @@ fn steps(rollout: &Rollout) -> Result<Vec<CanaryStep>, Invalid> {
     rollout.steps.iter().map(read).collect()
 }
 
-fn analysis(written: &crds::Analysis) -> Result<Analysis, Invalid> {
+/// Of a hundred requests, so many are copied.
+fn copies(shadow: &crds::Shadow) -> Result<u8, Invalid> {
+    let percent = u8::try_from(shadow.percent).ok();
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or(Invalid::Percent(shadow.percent))
+}
+
+fn analysis(written: &crds::Analysis, shadow: Option<&crds::Shadow>) -> Result<Analysis, Invalid> {
     let defaults = Analysis::default();
+    let disagreement = shadow.and_then(|shadow| shadow.compare.max_disagreement);
+    let max_disagreement = disagreement.unwrap_or(defaults.max_disagreement);
+    if !(0.0..=0.5).contains(&max_disagreement) {
+        return Err(Invalid::Disagreement(max_disagreement.to_string()));
+    }
     let confidence = written.confidence.unwrap_or(defaults.confidence);
     if !(0.5..=0.9999).contains(&confidence) {
         let number = confidence.to_string();
@@ -147,6 +173,7 @@ fn analysis(written: &crds::Analysis) -> Result<Analysis, Invalid> {
     Ok(Analysis {
         confidence,
         max_error_rate_ratio: ratio,
+        max_disagreement,
         min_requests,
         on_inconclusive: match written.on_inconclusive.unwrap_or_default() {
             crds::OnInconclusive::Pause => OnInconclusive::Pause,
@@ -155,7 +182,10 @@ fn analysis(written: &crds::Analysis) -> Result<Analysis, Invalid> {
         },
         deadline,
         settle,
-        signals: BTreeSet::from([Signal::Errors, Signal::SlowerThanStable]),
+        signals: [Signal::Errors, Signal::SlowerThanStable]
+            .into_iter()
+            .chain(shadow.map(|_| Signal::Disagreement))
+            .collect(),
     })
 }
 
@@ -177,6 +207,8 @@ fn duration(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use serde_json::{Value, json};
 
     use super::*;
@@ -219,6 +251,7 @@ mod tests {
             approval: Approval::Manual,
             rollback_window: Duration::from_secs(600),
             analysis: Analysis {
+                max_disagreement: 0.01,
                 confidence: 0.95,
                 max_error_rate_ratio: 1.5,
                 min_requests: 7,
@@ -236,6 +269,27 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_tested_where_they_are_compared() {
+        let shadow = |more: Value| {
+            let mut compare = json!({"kind": "Classification"});
+            compare
+                .as_object_mut()
+                .expect("an object")
+                .extend(more.as_object().expect("an object").clone());
+            of(json!({"shadow": {"percent": 5, "compare": compare}}), true).expect("valid")
+        };
+        let policy = shadow(json!({}));
+        assert_eq!(policy.shadow, Some(5));
+        assert!(policy.analysis.signals.contains(&Signal::Disagreement));
+        assert_eq!(policy.analysis.max_disagreement, 0.01);
+        let policy = shadow(json!({"maxDisagreement": 0.2}));
+        assert_eq!(policy.analysis.tolerated().disagreement, 0.2);
+        let without = of(json!({}), true).expect("valid");
+        assert_eq!(without.shadow, None);
+        assert!(!without.analysis.signals.contains(&Signal::Disagreement));
+    }
+
+    #[test]
     fn what_needs_routers_says_so_where_there_are_none() {
         for (rollout, field) in [
             (json!({"strategy": "Canary"}), "strategy: Canary"),
@@ -247,6 +301,10 @@ mod tests {
             (
                 json!({"validation": {"uri": "https://a/g.jsonl"}}),
                 "validation",
+            ),
+            (
+                json!({"shadow": {"percent": 5, "compare": {"kind": "Exact"}}}),
+                "shadow",
             ),
             (json!({"rollbackWindow": "1h"}), "rollbackWindow"),
         ] {
@@ -282,6 +340,14 @@ mod tests {
             ),
             (json!({"analysis": {"minRequests": -1}}), "of at least 0"),
             (json!({"rollbackWindow": "1d"}), "rollbackWindow is \"1d\""),
+            (
+                json!({"shadow": {"percent": 0, "compare": {"kind": "Exact"}}}),
+                "shadow.percent is 0",
+            ),
+            (
+                json!({"shadow": {"percent": 5, "compare": {"kind": "Exact", "maxDisagreement": 2.0}}}),
+                "maxDisagreement is 2: write a share from 0 to 0.5",
+            ),
         ] {
             let refused = of(rollout, true).expect_err("refused").to_string();
             assert!(refused.contains(says), "{refused}");

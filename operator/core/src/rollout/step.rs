@@ -135,8 +135,8 @@ impl Turn<'_> {
             return;
         }
         if let Some(evidence) = &mut self.state.evidence {
-            let ratio = self.policy.analysis.max_error_rate_ratio;
-            evidence.observe(&self.observed.readings, ratio, self.now);
+            let tolerated = self.policy.analysis.tolerated();
+            evidence.observe(&self.observed.readings, tolerated, self.now);
         }
     }
 

@@ -138,6 +138,7 @@ fn a_new_generation_of_the_same_traffic_is_a_change() {
     for (written, read) in [(Some(4), Some(4)), (Some(-1), None), (None, None)] {
         service.status.as_mut().unwrap().rollout = Some(Rollout {
             generation: written,
+            shadow: None,
         });
         let touched = index.service(Event::Apply(service.clone()));
         assert_eq!(
@@ -206,4 +207,37 @@ fn a_new_listing_tells_only_of_what_is_not_as_before() {
     index.slice(Event::Init);
     assert_eq!(index.slice(Event::InitDone).len(), 1);
     assert_eq!(weights_and_pods(&index), [(100, vec![])]);
+}
+
+#[test]
+fn a_shadow_has_the_pods_of_its_revision_as_long_as_that_has_no_requests() {
+    let mut index = Index::default();
+    index.slice(Event::Apply(slice("b", "cats-2", &[("10.0.0.2", true)])));
+    for (traffic, pods) in [
+        (&[("cats-1", 100)][..], &["10.0.0.2:8080"][..]),
+        (&[("cats-1", 95), ("cats-2", 5)], &[]),
+    ] {
+        let mut service = service(traffic);
+        let shadow = json!({"revision": "cats-2", "percent": 10, "compare": {"kind": "Exact"}});
+        service.status.as_mut().unwrap().rollout = Some(Rollout {
+            generation: Some(4),
+            shadow: Some(shadow),
+        });
+        index.service(Event::Apply(service));
+        let entry = index.entry(&cats(), &Settings::default()).unwrap();
+        let mirror = entry.mirror.unwrap();
+        let had: Vec<String> = mirror
+            .endpoints
+            .iter()
+            .map(|one| one.address.to_string())
+            .collect();
+        assert_eq!(
+            (&*mirror.revision, &had[..]),
+            (
+                "cats-2",
+                &pods.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>()[..]
+            )
+        );
+        assert_eq!(entry.revisions.len(), traffic.len());
+    }
 }

@@ -121,6 +121,84 @@ fn a_new_revision_takes_over_in_steps_by_the_status_alone() {
     assert!(names.contains(&Some(new[0].clone())) && !names.contains(&Some(old[0].clone())));
 }
 
+fn shadowed() -> Value {
+    let mut spec = two();
+    let compare = json!({"kind": "Regression", "tolerance": 0.05, "output": "price"});
+    spec["rollout"] = json!({"shadow": {"percent": 20, "compare": compare}});
+    spec
+}
+
+#[test]
+fn answers_are_compared_before_the_first_step_and_until_all_of_the_traffic_moves() {
+    use RolloutPhase::{Preparing, Promoting, Shadowing, Stable, Step};
+    let mut world = World::behind_routers(one());
+    world.converge();
+    world.change(shadowed());
+    let mut shadows = Vec::new();
+    let mut phases = Vec::new();
+    for _ in 0..2_000 {
+        world.play_routers();
+        let plan = world.plan();
+        let wait = plan.requeue.unwrap_or_default();
+        world.carry_out(plan, usize::MAX);
+        world.settle_pods();
+        world.now = world.now.checked_add(wait).expect("a time");
+        let status = world.observed.service.status.clone().expect("a status");
+        let rollout = status.rollout.expect("a rollout");
+        if phases.last() != Some(&rollout.phase) {
+            phases.push(rollout.phase);
+            shadows.push(rollout.shadow.clone());
+        }
+        if rollout.phase == Shadowing {
+            let shadow = rollout.shadow.expect("copies");
+            assert_eq!(Some(&shadow.revision), rollout.candidate.as_ref());
+            assert_eq!(shadow.percent, 20);
+            let written = serde_json::to_value(&shadow.compare).expect("JSON");
+            let expected = json!({"kind": "Regression", "tolerance": 0.05, "output": "price"});
+            assert_eq!(written, expected);
+            let weights: Vec<i32> = status.traffic.iter().map(|share| share.weight).collect();
+            assert_eq!(weights, [100], "no request of its own yet");
+        }
+        if rollout.phase == Stable && phases.len() > 1 {
+            break;
+        }
+    }
+    assert_eq!(phases, [Preparing, Shadowing, Step, Promoting, Stable]);
+    let copies: Vec<bool> = shadows.iter().map(Option::is_some).collect();
+    assert_eq!(copies, [false, true, true, false, false]);
+}
+
+#[test]
+fn a_candidate_that_answers_otherwise_goes_back_before_a_user_sees_any_of_it() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    world.differ = 100;
+    world.change(shadowed());
+    let told = story(&mut world);
+    assert!(
+        told.iter().all(|(_, _, shares)| *shares == [100]),
+        "{told:?}"
+    );
+    let status = world.observed.service.status.clone().expect("a status");
+    let rollout = status.rollout.expect("a rollout");
+    assert_eq!(rollout.phase, RolloutPhase::Failed);
+    assert_eq!(rollout.shadow, None);
+    let message = &status.conditions[0].message;
+    assert!(
+        message.contains("answers that differ from the stable revision's"),
+        "{message}"
+    );
+    let signals = rollout.evidence.expect("evidence").signals;
+    let pairs = signals
+        .iter()
+        .find(|s| s.signal == "disagreement")
+        .expect("it is tested");
+    assert!(
+        pairs.candidate.bad >= 33 && pairs.stable.bad == 0,
+        "{pairs:?}"
+    );
+}
+
 #[test]
 fn what_needs_routers_is_refused_without_them_and_the_old_revision_serves_on() {
     let mut world = World::new(one());

@@ -29,26 +29,56 @@ const MOST_GAIN: f64 = 3.0;
 /// four votes in a row, and none of its doing.
 const MOST_GAIN_OF_TIME: f64 = 2.0;
 
+/// What is tolerated of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerated {
+    /// The ratio of bad rates, 1 for "no worse".
+    pub ratio: f64,
+    /// The share of answers that may differ from the stable revision's, 0 to 1, beside those in which that differs from
+    /// itself.
+    pub disagreement: f64,
+}
+
+/// Of answers none may differ.
+impl From<f64> for Tolerated {
+    fn from(ratio: f64) -> Self {
+        Self {
+            ratio,
+            disagreement: 0.0,
+        }
+    }
+}
+
 /// What a block is worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stakes {
     /// The ratio of bad rates that is tolerated, 1 for "no worse".
     ratio: f64,
+    /// Where answers are compared: the share that may differ.
+    disagreement: Option<f64>,
     /// No bet gains more than this factor.
     most: f64,
 }
 
 impl Stakes {
-    /// For a signal, at this tolerated ratio.
+    /// For a signal, where this is tolerated.
     #[must_use]
-    pub const fn of(signal: Signal, ratio: f64) -> Self {
+    pub fn of(signal: Signal, tolerated: impl Into<Tolerated>) -> Self {
+        let Tolerated {
+            ratio,
+            disagreement,
+        } = tolerated.into();
         let most = match signal {
             Signal::Errors | Signal::Disagreement => MOST_GAIN,
             Signal::SlowerThanSlo | Signal::SlowerThanStable | Signal::ServiceTime => {
                 MOST_GAIN_OF_TIME
             }
         };
-        Self { ratio, most }
+        Self {
+            ratio,
+            disagreement: (signal == Signal::Disagreement).then_some(disagreement),
+            most,
+        }
     }
 }
 
@@ -149,14 +179,26 @@ impl Test {
         self.since = now;
         let vote = match self.frozen {
             Some(rate) => frozen::vote(block.candidate, rate),
-            None => share::vote(&block, stakes.ratio),
+            None => self.vote(&block, stakes),
         };
         self.count(vote, stakes);
     }
 
     fn close_late(&mut self, stakes: Stakes) {
         let block = std::mem::take(&mut self.late);
-        self.count(share::vote(&block, stakes.ratio), stakes);
+        self.count(self.vote(&block, stakes), stakes);
+    }
+
+    /// A block's vote beside the stable revision. A model agrees with itself, or nearly, so that of answers there is no
+    /// share of bad events to look at: their rate is held against what is tolerated.
+    fn vote(&self, block: &Sides, stakes: Stakes) -> Option<Logs> {
+        match stakes.disagreement {
+            None => share::vote(block, stakes.ratio),
+            Some(allowed) => {
+                let rate = frozen::disagreement_rate(self.total.stable, allowed)?;
+                frozen::vote(block.candidate, rate)
+            }
+        }
     }
 
     /// Adds a vote. Nine decimals are kept: enough for any decision, short in the status, and read
@@ -231,6 +273,49 @@ mod tests {
             assert!(test.logs.iter().all(|log| *log <= most + 1e-9), "{test:?}");
             assert!((test.logs[5] - most).abs() < 1e-8, "{test:?}");
         }
+    }
+
+    /// The table of `docs/rollouts.md`.
+    #[test]
+    fn answers_may_differ_as_often_as_is_tolerated_and_as_the_stable_revision_differs_from_itself()
+    {
+        // Of 100 pairs each block: the candidate's that differ, the stable revision's with itself, what is tolerated;
+        // blocks until the mean with two signals that say nothing is 100.
+        for (of_candidate, of_stable, disagreement, expected) in [
+            (0, 0, 0.01, None),
+            (1, 0, 0.01, None),
+            (2, 0, 0.01, Some(30)),
+            (3, 0, 0.01, Some(17)),
+            (5, 0, 0.01, Some(10)),
+            (10, 0, 0.01, Some(7)),
+            (20, 0, 0.01, Some(7)),
+            (1, 0, 0.0, Some(33)),
+            (5, 5, 0.01, None),
+        ] {
+            let tolerated = Tolerated {
+                ratio: 1.0,
+                disagreement,
+            };
+            let stakes = Stakes::of(Signal::Disagreement, tolerated);
+            let mut test = Test::new(at(0));
+            let needed = (1..=400).find(|block| {
+                test.add(sides(100, 100, of_candidate, of_stable));
+                test.close_full(stakes, at(10 * block));
+                (test.e_value() + 2.0) / 3.0 >= 100.0
+            });
+            assert_eq!(
+                needed, expected,
+                "{of_candidate} and {of_stable} where {disagreement} is tolerated"
+            );
+        }
+    }
+
+    #[test]
+    fn pairs_of_the_candidate_alone_are_no_evidence() {
+        let mut test = Test::new(at(0));
+        test.add(sides(600, 0, 100, 0));
+        test.close_full(Stakes::of(Signal::Disagreement, 1.0), at(10));
+        assert_eq!(test.e_value(), 1.0);
     }
 
     #[test]

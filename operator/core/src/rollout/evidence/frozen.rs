@@ -33,6 +33,18 @@ pub fn frozen_rate(stable: Count) -> Option<f64> {
     upper_wilson(stable).map(|rate| rate.clamp(LOWEST, 1.0))
 }
 
+/// The rate that pairs of the candidate's and the stable revision's answers are held against: what is allowed (0 to 1),
+/// and what the stable revision's answers to the same request, given twice, differ in. `None` without such pairs: then
+/// nothing says what is usual. A model that never differed from itself is not held to do so.
+#[must_use]
+pub fn disagreement_rate(stable: Count, allowed: f64) -> Option<f64> {
+    let usual = match stable.bad {
+        0 => stable.rate()?,
+        _ => upper_wilson(stable)?,
+    };
+    Some((allowed + usual).clamp(LOWEST, 1.0))
+}
+
 /// The logarithm of each bet's gain in a block of candidate requests; `None` without requests.
 #[must_use]
 pub fn vote(candidate: Count, rate: f64) -> Option<Logs> {
@@ -87,6 +99,22 @@ mod tests {
         assert!(frozen_rate(Count::new(600, 3)).expect("a rate") > 0.017);
         assert_eq!(frozen_rate(Count::default()), None);
         assert_eq!(vote(Count::default(), 0.01), None);
+    }
+
+    #[test]
+    fn pairs_are_held_against_what_is_allowed_and_what_the_stable_revision_does_itself() {
+        for (stable, allowed, expected) in [
+            ((100, 0), 0.01, Some(0.01)),
+            ((100, 0), 0.0, Some(LOWEST)),
+            ((0, 0), 0.01, None),
+            ((10, 10), 0.01, Some(1.0)),
+        ] {
+            let (requests, bad) = stable;
+            let rate = disagreement_rate(Count::new(requests, bad), allowed);
+            assert_eq!(rate, expected, "{stable:?}");
+        }
+        let wavers = disagreement_rate(Count::new(600, 3), 0.01).expect("a rate");
+        assert!((wavers - 0.027_425_3).abs() < 2e-6, "{wavers}");
     }
 
     #[test]

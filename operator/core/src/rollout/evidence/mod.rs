@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use self::meter::Meters;
 pub use self::{
-    block::{Stakes, Test},
+    block::{Stakes, Test, Tolerated},
     count::{Count, Sides, Signal, Tally},
     meter::{Counters, Reading},
 };
@@ -76,8 +76,13 @@ impl Evidence {
     }
 
     /// Counts what was added to the counters since the last reading, and lets full blocks vote.
-    /// `ratio` is the tolerated ratio of bad rates, 1 for "no worse".
-    pub fn observe(&mut self, readings: &[Reading], ratio: f64, now: Timestamp) {
+    pub fn observe(
+        &mut self,
+        readings: &[Reading],
+        tolerated: impl Into<Tolerated>,
+        now: Timestamp,
+    ) {
+        let tolerated = tolerated.into();
         let added = self.meters.read(readings, self.generation, self.since);
         let of = |signal| {
             added
@@ -98,7 +103,7 @@ impl Evidence {
             if guarded && self.tripped.is_none() {
                 self.tripped = test.guard().map(|count| (*signal, count));
             }
-            test.close_full(Stakes::of(*signal, ratio), now);
+            test.close_full(Stakes::of(*signal, tolerated), now);
         }
     }
 
@@ -108,9 +113,10 @@ impl Evidence {
         readings: &[Reading],
         generation: u64,
         against: &Against,
-        ratio: f64,
+        tolerated: impl Into<Tolerated>,
         now: Timestamp,
     ) {
+        let tolerated = tolerated.into();
         self.generation = generation;
         self.since = now;
         self.meters.forget(readings);
@@ -127,15 +133,16 @@ impl Evidence {
                         .and_then(frozen::frozen_rate)
                 }
             };
-            test.close_all(Stakes::of(*signal, ratio), frozen, now);
+            test.close_all(Stakes::of(*signal, tolerated), frozen, now);
         }
-        self.observe(readings, ratio, now);
+        self.observe(readings, tolerated, now);
     }
 
     /// Every open block votes: the weights are about to change.
-    pub fn close(&mut self, ratio: f64, now: Timestamp) {
+    pub fn close(&mut self, tolerated: impl Into<Tolerated>, now: Timestamp) {
+        let tolerated = tolerated.into();
         for (signal, test) in &mut self.tests {
-            test.close_all(Stakes::of(*signal, ratio), test.frozen(), now);
+            test.close_all(Stakes::of(*signal, tolerated), test.frozen(), now);
         }
     }
 
