@@ -110,6 +110,13 @@ fn with_golden_set(file: &str) -> Value {
     change
 }
 
+/// The other model, whose answers to copies of the requests are compared before it gets any of its own.
+fn compared() -> Value {
+    let mut change = other_model();
+    change["rollout"] = json!({"shadow": {"percent": 50, "compare": {"kind": "Exact"}}});
+    change
+}
+
 #[tokio::test]
 async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_taken_back_and_says_why()
  {
@@ -144,6 +151,13 @@ async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_ta
                     change: with_golden_set("golden.jsonl"),
                     reasons: &["ValidationFailed"],
                     says: "0 of 10 answers agree with the golden set",
+                    has_traffic: false,
+                },
+                Bad {
+                    name: "compared",
+                    change: compared(),
+                    reasons: &["CandidateFails", "EvidenceAgainst"],
+                    says: "answers that differ from the stable revision's: ",
                     has_traffic: false,
                 },
                 Bad {
