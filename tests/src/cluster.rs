@@ -34,6 +34,8 @@ pub enum Fate {
     Pending,
     /// They take requests.
     Ready,
+    /// They take requests, and have this address: see [`crate::pods`].
+    ReadyAt(&'static str),
     /// They have this status.
     Status(Value),
 }
@@ -65,18 +67,27 @@ impl Fate {
         match self {
             Self::None | Self::Pending => None,
             Self::Status(status) => Some(status.clone()),
-            Self::Ready => Some(json!({
-                "phase": "Running",
-                "podIP": "10.0.0.1",
-                "podIPs": [{"ip": "10.0.0.1"}],
-                "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
-                "containerStatuses": [{
-                    "name": names::CONTAINER, "image": "ortolan/server:1", "imageID": "", "ready": true,
-                    "restartCount": 0, "state": {"running": {}},
-                }],
-            })),
+            Self::Ready => Some(ready("10.0.0.1")),
+            Self::ReadyAt(address) => Some(ready(address)),
         }
     }
+
+    const fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready | Self::ReadyAt(_))
+    }
+}
+
+fn ready(address: &str) -> Value {
+    json!({
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+        "containerStatuses": [{
+            "name": names::CONTAINER, "image": "ortolan/server:1", "imageID": "", "ready": true,
+            "restartCount": 0, "state": {"running": {}},
+        }],
+    })
 }
 
 struct Inner {
@@ -234,8 +245,7 @@ impl Inner {
                 }
             }
         }
-        self.count(deployment, mine.len(), fate == Fate::Ready)
-            .await
+        self.count(deployment, mine.len(), fate.is_ready()).await
     }
 
     async fn count(

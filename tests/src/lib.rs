@@ -5,6 +5,8 @@
 //!   test ─ World (a namespace of its own) ─┬─ Operator: ortolan_operator::run::operate on a thread,
 //!                                          │    through a Tap that counts its requests or freezes it
 //!                                          ├─ Cluster: makes pods of Deployments and patches statuses
+//!                                          ├─ pods: what pods say of themselves
+//!                                          ├─ Routers: follow the traffic and count requests that nobody sent
 //!                                          └─ Audit: what the API server was asked, and by whom
 //! ```
 //!
@@ -16,10 +18,14 @@ pub mod audit;
 pub mod cluster;
 pub mod kstatus;
 pub mod operator;
+pub mod pods;
+pub mod routers;
 pub mod snapshot;
 pub mod tap;
+pub mod wire;
 pub mod world;
 
 pub use cluster::{Cluster, Fate};
 pub use operator::{Operator, Process};
+pub use routers::Routers;
 pub use world::{World, world};

@@ -17,6 +17,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{
     tap::Tap,
+    wire::Wire,
     world::{World, config},
 };
 
@@ -84,6 +85,12 @@ impl Operator {
     /// With more options, and through this tap.
     #[must_use]
     pub fn with(world: &World, options: &[&str], tap: Tap) -> Self {
+        Self::through(world, options, tap, None)
+    }
+
+    /// The same, with the API server at the end of this wire.
+    #[must_use]
+    pub fn through(world: &World, options: &[&str], tap: Tap, wire: Option<&Wire>) -> Self {
         let mut arguments = vec![
             "ortolan-operator",
             "run",
@@ -114,9 +121,10 @@ impl Operator {
         world.keep_log(&agent, log.clone());
         let (stop, stopping) = watch::channel(false);
         let (end, ending) = watch::channel(End::NotYet);
+        let url = wire.map(Wire::url);
         let thread = std::thread::spawn({
             let (agent, log, tap) = (agent.clone(), log.clone(), tap.clone());
-            move || on_thread(&agent, log, &tap, options, stopping, ending)
+            move || on_thread(&agent, log, &tap, url, options, stopping, ending)
         });
         Self {
             agent,
@@ -160,6 +168,7 @@ fn on_thread(
     agent: &str,
     log: Log,
     tap: &Tap,
+    url: Option<http::Uri>,
     options: options::Run,
     stopping: watch::Receiver<bool>,
     mut ending: watch::Receiver<End>,
@@ -179,6 +188,9 @@ fn on_thread(
         let mut config = config().await;
         let value = HeaderValue::from_str(agent).expect("a user agent in ASCII");
         config.headers.push((USER_AGENT, value));
+        if let Some(url) = url {
+            config.cluster_url = url;
+        }
         let client = ClientBuilder::try_from(config)
             .expect("a client")
             .with_layer(tap)

@@ -56,6 +56,10 @@ pub fn normalise(object: &mut Value, with_status: bool) {
     for key in ["uid", "resourceVersion", "creationTimestamp"] {
         remove(object, "/metadata", key);
     }
+    // A rollout's own memory is full of times; what follows from it stands beside it.
+    for key in ["state", "since"] {
+        remove(object, "/status/rollout", key);
+    }
     remove(object, "/spec", "clusterIP");
     remove(object, "/spec", "clusterIPs");
     // The time of a promotion, and a hash over the owner's UID too.

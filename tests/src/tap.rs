@@ -1,14 +1,16 @@
 //! Between the operator and the API server: counts writes, and freezes the operator after so many, as
-//! a process would be that is killed there.
+//! a process would be that is killed there; or lets something happen to one of them, as on a bad network.
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use http::{Method, Request};
@@ -25,10 +27,27 @@ pub enum Freeze {
     After,
 }
 
+/// What becomes of one write. The operator lives on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The connection breaks before it reaches the API server.
+    Dropped,
+    /// It is made, and then the connection breaks.
+    Unanswered,
+    /// It is made after [`LATE`].
+    Late,
+    /// It is made twice, and the answer to the second is heard.
+    Twice,
+}
+
+/// How late a late write is.
+const LATE: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 struct State {
     allowed: usize,
     freeze: Freeze,
+    fault: Option<(usize, Fault)>,
     begun: AtomicUsize,
     writes: Mutex<Vec<String>>,
     frozen: watch::Sender<bool>,
@@ -48,9 +67,20 @@ impl Tap {
     /// Lets `allowed` writes through, answers and all; `freeze` says what becomes of the next one.
     #[must_use]
     pub fn freezing(allowed: usize, freeze: Freeze) -> Self {
+        Self::new(allowed, freeze, None)
+    }
+
+    /// Lets this happen to the write after so many others.
+    #[must_use]
+    pub fn faulty(after: usize, fault: Fault) -> Self {
+        Self::new(usize::MAX, Freeze::Before, Some((after, fault)))
+    }
+
+    fn new(allowed: usize, freeze: Freeze, fault: Option<(usize, Fault)>) -> Self {
         Self(Arc::new(State {
             allowed,
             freeze,
+            fault,
             begun: AtomicUsize::new(0),
             writes: Mutex::default(),
             frozen: watch::Sender::new(false),
@@ -112,12 +142,57 @@ pub struct Tapped<S> {
     tap: Tap,
 }
 
+type Answer<S> =
+    Result<<S as Service<Request<Body>>>::Response, <S as Service<Request<Body>>>::Error>;
+
+impl<S> Tapped<S>
+where
+    S: Service<Request<Body>>,
+    S::Future: Send + 'static,
+    S::Response: Send + 'static,
+    S::Error: From<io::Error> + Send + 'static,
+{
+    fn hit(
+        &mut self,
+        request: Request<Body>,
+        fault: Fault,
+    ) -> Pin<Box<dyn Future<Output = Answer<S>> + Send>> {
+        let broken = || S::Error::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        if fault == Fault::Dropped {
+            return Box::pin(std::future::ready(Err(broken())));
+        }
+        let again = (fault == Fault::Twice).then(|| copy(&request));
+        let first = self.inner.call(request);
+        // Made after the first was answered: a future does nothing before.
+        let second = again.flatten().map(|again| self.inner.call(again));
+        Box::pin(async move {
+            if fault == Fault::Late {
+                tokio::time::sleep(LATE).await;
+            }
+            let answer = first.await;
+            match second {
+                Some(second) => second.await,
+                None if fault == Fault::Unanswered => Err(broken()),
+                None => answer,
+            }
+        })
+    }
+}
+
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    let mut copy = Request::new(request.body().try_clone()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
 impl<S> Service<Request<Body>> for Tapped<S>
 where
     S: Service<Request<Body>>,
     S::Future: Send + 'static,
     S::Response: Send + 'static,
-    S::Error: Send + 'static,
+    S::Error: From<io::Error> + Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -135,9 +210,13 @@ where
         if !is_write(&request) {
             return Box::pin(self.inner.call(request));
         }
-        if state.begun.fetch_add(1, Ordering::SeqCst) < state.allowed {
+        let number = state.begun.fetch_add(1, Ordering::SeqCst);
+        if number < state.allowed {
             self.tap.note(&request);
-            return Box::pin(self.inner.call(request));
+            return match state.fault.filter(|(at, _)| *at == number) {
+                None => Box::pin(self.inner.call(request)),
+                Some((_, fault)) => self.hit(request, fault),
+            };
         }
         if state.freeze == Freeze::Before {
             state.frozen.send_replace(true);

@@ -56,13 +56,21 @@ pub fn world<F>(test: impl FnOnce(Arc<World>) -> F)
 where
     F: Future<Output = ()>,
 {
+    world_for(LONGEST, test);
+}
+
+/// The same, for a test that may take longer or has to end sooner.
+pub fn world_for<F>(longest: Duration, test: impl FnOnce(Arc<World>) -> F)
+where
+    F: Future<Output = ()>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
         let world = Arc::new(World::new().await);
-        let test = tokio::time::timeout(LONGEST, test(world.clone()));
+        let test = tokio::time::timeout(longest, test(world.clone()));
         let test = test.map(|ended| ended.expect("the test ends in time"));
         let result = AssertUnwindSafe(test).catch_unwind().await;
         if let Err(panic) = result {

@@ -11,5 +11,6 @@ mod idle;
 mod lease;
 mod lifecycle;
 mod requests;
+mod rollouts;
 mod router;
 mod upgrade;

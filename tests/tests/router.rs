@@ -23,49 +23,17 @@ use ortolan_router::{
 use ortolan_tests::{
     World, audit,
     operator::Operator,
+    routers::{own_address, router_slice},
     tap::Tap,
+    wire::Wire,
     world::{config, spec, world},
 };
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::watch,
+    net::TcpListener,
     task::JoinSet,
 };
-
-/// Between the router and the API server: can be cut, as a network can.
-struct Wire {
-    address: String,
-    is_whole: watch::Sender<bool>,
-}
-
-impl Wire {
-    async fn to(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address").to_string();
-        let is_whole = watch::Sender::new(true);
-        let wire = is_whole.clone();
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (server, mut wire) = (server.clone(), wire.subscribe());
-                tokio::spawn(async move {
-                    if !*wire.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = TcpStream::connect(server).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = wire.wait_for(|is_whole| !is_whole) => {}
-                    }
-                });
-            }
-        });
-        Self { address, is_whole }
-    }
-}
 
 /// A router's table, followed through the wire.
 struct Follower {
@@ -80,7 +48,7 @@ fn agent(w: &World) -> String {
 
 async fn follow(w: &World, wire: &Wire, last: &Path) -> Follower {
     let mut config = config().await;
-    config.cluster_url = format!("https://{}", wire.address).parse().expect("a URL");
+    config.cluster_url = wire.url();
     let name = HeaderValue::try_from(agent(w)).expect("a header");
     config.headers.push((USER_AGENT, name));
     let client = Client::try_from(config).expect("a client");
@@ -176,22 +144,13 @@ fn slice(name: &str, revision: &str, addresses: &[&str]) -> EndpointSlice {
     .expect("a slice")
 }
 
-async fn server() -> String {
-    let url = config().await.cluster_url;
-    format!(
-        "{}:{}",
-        url.host().expect("a host"),
-        url.port_u16().unwrap_or(443)
-    )
-}
-
 #[test]
 fn the_router_follows_traffic_and_pods_and_keeps_both_while_the_api_server_is_away() {
     world(async |w| {
         let folder: PathBuf = std::env::temp_dir().join(format!("router-{}", w.namespace));
         std::fs::create_dir_all(&folder).expect("a folder");
         let last = folder.join("last.json");
-        let wire = Wire::to(server().await).await;
+        let wire = Wire::new().await;
         let begin = audit::mark();
         let router = follow(&w, &wire, &last).await;
 
@@ -225,7 +184,7 @@ fn the_router_follows_traffic_and_pods_and_keeps_both_while_the_api_server_is_aw
         .await;
 
         // The API server is away: what was seen holds, in this router and in one that starts now.
-        wire.is_whole.send_replace(false);
+        wire.cut();
         tokio::time::sleep(Duration::from_secs(3)).await;
         router.until_cats_are(&w, "it holds", both).await;
         let restarted = follow(&w, &wire, &last).await;
@@ -243,7 +202,7 @@ fn the_router_follows_traffic_and_pods_and_keeps_both_while_the_api_server_is_aw
         set_traffic(&w, &[("cats-1", 100)]).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         restarted.until_cats_are(&w, "nobody knows yet", both).await;
-        wire.is_whole.send_replace(true);
+        wire.mend();
         let one: &[(&str, u8, &[&str])] = &[("cats-1", 100, &["10.0.0.1:8080", "10.0.0.2:8080"])];
         restarted
             .until_cats_are(&w, "the one that started without it catches up", one)
@@ -267,23 +226,6 @@ fn the_router_follows_traffic_and_pods_and_keeps_both_while_the_api_server_is_aw
         );
         std::fs::remove_dir_all(&folder).expect("the folder goes");
     });
-}
-
-/// An address of this machine that an EndpointSlice may have: none of loopback. Nothing is sent to find it.
-async fn own_address() -> std::net::IpAddr {
-    let socket = UdpSocket::bind("0.0.0.0:0").await.expect("a socket");
-    // Of a network for documentation.
-    socket.connect("198.51.100.1:9").await.expect("a route");
-    socket.local_addr().expect("an address").ip()
-}
-
-fn router_slice(name: &str, service: &str, address: &str) -> EndpointSlice {
-    serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
-        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
-        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
-    }))
-    .expect("a slice")
 }
 
 #[test]

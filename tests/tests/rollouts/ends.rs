@@ -1,0 +1,187 @@
+//! How a rollout ends that nobody disturbs.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use ortolan_tests::{
+    audit,
+    kstatus::{Kstatus, kstatus},
+    world::world,
+};
+
+use super::*;
+
+#[test]
+fn a_healthy_candidate_is_promoted_step_by_step_and_then_nothing_is_written_any_more() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(canary("a")).await;
+        let new = play.change(canary("b")).await;
+        let before: InferenceService = w.get("m").await;
+        let done = play.until_promoted(&new).await;
+
+        assert_eq!(play.shares(&new), [0, 5, 10, 20, 30, 40, 50, 100]);
+        assert!(
+            play.shares(&old)
+                .windows(2)
+                .skip(1)
+                .all(|two| two[0] > two[1])
+        );
+        let condition = condition(&done, "Ready").expect("a condition");
+        assert_eq!(
+            (&*condition.status, &*condition.reason),
+            ("True", "Serving")
+        );
+        assert_eq!(kstatus(&done), Kstatus::Current);
+        w.until_event(
+            "m",
+            "RolloutStarted",
+            &format!("{new} is to take over from {old}"),
+        )
+        .await;
+        w.until_event("m", "Promoted", &format!("{new} serves"))
+            .await;
+        assert_eq!(play.told("Promoted", &new).await, 1);
+        let rollout = rollout(&done);
+        assert_eq!(
+            (rollout.kept.as_deref(), rollout.candidate),
+            (Some(&*old), None)
+        );
+        let _kept: Deployment = w.get(&old).await;
+
+        // What `kubectl diff` and a GitOps tool look at is as the user left it.
+        assert_eq!(done.spec, before.spec);
+        assert_eq!(done.metadata.generation, before.metadata.generation);
+        assert_eq!(done.metadata.annotations, before.metadata.annotations);
+        let writers = writers_of_the_spec(&done);
+        assert!(
+            writers.iter().all(|writer| writer.starts_with("kubectl")),
+            "{writers:?}"
+        );
+
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let operator = play.operator.as_ref().expect("an operator");
+        let (mark, writes) = (audit::mark(), operator.tap.writes());
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert_eq!(operator.tap.writes(), writes);
+        let asked = audit::since(mark, &operator.agent);
+        let asked: Vec<_> = asked
+            .iter()
+            .filter(|request| !request.is_upkeep())
+            .collect();
+        assert!(asked.is_empty(), "{asked:#?}");
+    });
+}
+
+#[test]
+fn a_worse_candidate_is_taken_back_by_the_evidence_and_stays_failed_until_the_spec_changes() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(canary("a")).await;
+        let mut worse = canary("b");
+        // The blocks close with each change of the weights: many small steps are many votes.
+        worse["rollout"]["steps"] = (1..=18)
+            .map(|n| json!({"weight": 4 * n, "soak": "1s"}))
+            .collect();
+        let new = named(&worse);
+        play.routers.conduct(&new, WORSE);
+        assert_eq!(play.change(worse.clone()).await, new);
+        w.until_event("m", "EvidenceAgainst", "is taken back: errors")
+            .await;
+        let failed = play.until_failed(&new, &old).await;
+        let after = rollout(&failed);
+        assert_eq!(after.reason.as_deref(), Some("EvidenceAgainst"));
+        let evidence = after.evidence.expect("evidence");
+        assert!(evidence.e_value >= evidence.limit, "{evidence:?}");
+        assert_eq!(kstatus(&failed), Kstatus::Failed);
+        assert_eq!(marked(&w).await, old);
+        let stalled = condition(&failed, "Stalled").expect("a condition");
+        assert!(
+            stalled.message.contains(&format!("revision {old} serves")),
+            "{}",
+            stalled.message
+        );
+        assert_eq!(play.told("EvidenceAgainst", &new).await, 1);
+
+        // The same again is the same.
+        play.change(worse).await;
+        let note = json!({"metadata": {"annotations": {"note": "applied again"}}});
+        w.edit::<InferenceService>("m", note).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        play.until_failed(&new, &old).await;
+        assert_eq!(play.told("RolloutStarted", &new).await, 1);
+
+        // Another one begins anew.
+        let third = play.change(short("c")).await;
+        play.until_weight(&third, 10).await;
+        let seen = play.shares(&third);
+        assert_eq!(seen, [0, 10]);
+        play.until_promoted(&third).await;
+        let kept: Option<Deployment> = w.api().get_opt(&new).await.expect("an answer");
+        assert!(kept.is_none(), "the one that failed has no pods any more");
+    });
+}
+
+#[test]
+fn a_candidate_that_fails_is_taken_back_at_once_and_tried_again_by_command() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(short("a")).await;
+        let mut held = short("b");
+        held["rollout"]["steps"] = json!([{"weight": 10, "soak": "1h"}]);
+        let new = play.change(held).await;
+        play.until_weight(&new, 10).await;
+        play.routers.conduct(&new, HOPELESS);
+        w.until_event("m", "CandidateFails", &new).await;
+        play.until_failed(&new, &old).await;
+
+        for (command, why) in [
+            (
+                format!("retry {old} 1"),
+                format!("the revision that failed is {new}"),
+            ),
+            (
+                format!("promote {new} 1"),
+                format!("{new} failed; write retry to try it again"),
+            ),
+            ("retry".to_owned(), "is not of the form".to_owned()),
+        ] {
+            play.command(&command).await;
+            let reason = if command == "retry" {
+                "InvalidCommand"
+            } else {
+                "CommandRefused"
+            };
+            w.until_event("m", reason, &why).await;
+        }
+        play.until_failed(&new, &old).await;
+
+        play.routers.conduct(
+            &new,
+            Conduct {
+                bad: 0.0,
+                millis: 20,
+            },
+        );
+        play.command(&format!("retry {new} 1")).await;
+        play.until_weight(&new, 10).await;
+        assert_eq!(play.told("RolloutStarted", &new).await, 2);
+        // No further steps.
+        play.command(&format!("promote {new} 2")).await;
+        play.until_promoted(&new).await;
+        assert_eq!(play.shares(&new), [0, 10, 0, 10, 100]);
+    });
+}
+
+#[test]
+fn a_candidate_of_another_signature_gets_no_request() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(short("a")).await;
+        play.cluster.fate("b.onnx", pods::telling_otherwise());
+        let new = play.change(short("b")).await;
+        w.until_event("m", "SignatureIncompatible", "shape").await;
+        play.until_failed(&new, &old).await;
+        assert_eq!(play.shares(&new), [0]);
+    });
+}
