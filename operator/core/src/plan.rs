@@ -265,6 +265,9 @@ struct Planner<'a> {
     now: Timestamp,
     writes: Vec<Write>,
     notices: Vec<Notice>,
+    /// The stable revision, where the newest mark is another one's: a promotion was marked, could not be written into the
+    /// status, and was given up.
+    astray: Option<RevisionName>,
     /// Not ours: no write goes there. Empty where the wanted names were found to be free.
     taken: Vec<Foreign>,
 }
@@ -288,6 +291,7 @@ impl<'a> Planner<'a> {
             now,
             writes: Vec::new(),
             notices: Vec::new(),
+            astray: None,
             taken: Vec::new(),
         }
     }
@@ -356,6 +360,8 @@ impl<'a> Planner<'a> {
             self.promote();
         } else if self.lost_mark() {
             self.mark();
+        } else if let Some(stable) = self.astray.take().filter(|stable| self.has_record(stable)) {
+            self.mark_as(stable);
         }
         self.serve(&decision.serve);
         self.remove(&decision);
@@ -388,6 +394,10 @@ impl<'a> Planner<'a> {
     }
 
     fn mark(&mut self) {
+        self.mark_as(self.wanted.clone());
+    }
+
+    fn mark_as(&mut self, revision: RevisionName) {
         // Later than every mark before it, also when the clock went back.
         let newest = self.revisions.iter().filter_map(|r| r.stable_since).max();
         let at = match newest {
@@ -396,10 +406,7 @@ impl<'a> Planner<'a> {
                 .unwrap_or(newest),
             _ => self.now,
         };
-        self.writes.push(Write::MarkStable {
-            revision: self.wanted.clone(),
-            at,
-        });
+        self.writes.push(Write::MarkStable { revision, at });
     }
 
     fn promote(&mut self) {

@@ -84,7 +84,7 @@ fn stand_still(observed: &Observed, decision: &mut Decision) {
 }
 
 impl Planner<'_> {
-    fn has_record(&self, name: &RevisionName) -> bool {
+    pub(super) fn has_record(&self, name: &RevisionName) -> bool {
         self.revisions.iter().any(|r| r.name == *name)
     }
 

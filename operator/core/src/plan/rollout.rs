@@ -40,6 +40,10 @@ impl Planner<'_> {
         let (state, effects) = rollout::step(policy, before, mark.as_ref(), &observed, self.now);
         self.notices.extend(effects.notices.iter().cloned());
         let promote = effects.stable.as_ref() == Some(&self.wanted) && mark != effects.stable;
+        self.astray = effects.stable.clone().filter(|stable| {
+            let is_promoted = matches!(state.phase, phases::Phase::Promoting { .. });
+            !promote && !is_promoted && mark.as_ref().is_some_and(|mark| mark != stable)
+        });
         let traffic = shares(&state);
         let serve = traffic.iter().max_by_key(|share| share.weight);
         let serve = serve.map_or_else(|| self.wanted.clone(), |share| share.revision.clone());
@@ -61,10 +65,16 @@ impl Planner<'_> {
         }
     }
 
-    /// What the status remembers of a rollout.
+    /// What the status remembers of a rollout. One whose stable revision has neither record nor pods is another
+    /// service's (restored from a backup, say): it would be waited for without end.
     fn remembered(&self) -> Option<State> {
         let rollout = self.observed.service.status.as_ref()?.rollout.as_ref()?;
-        serde_json::from_str(rollout.state.as_ref()?).ok()
+        let state: State = serde_json::from_str(rollout.state.as_ref()?).ok()?;
+        let is_ours = state.stable.as_ref().is_none_or(|stable| {
+            let is_recorded = self.revisions.iter().any(|r| r.name == *stable);
+            is_recorded || self.observed.deployment(stable).is_some()
+        });
+        is_ours.then_some(state)
     }
 
     fn rollout_observed(&self, policy: &Policy, before: Option<&State>) -> rollout::Observed {

@@ -62,7 +62,9 @@ pub fn step(
     (turn.state, effects)
 }
 
-/// Nothing is known: the next generation is one that no router has seen.
+/// Nothing is known: the next generation is one that no router has seen. Of a service that served before, routers may
+/// follow a generation that was not heard of yet, and they count on under one that comes back: the time in milliseconds
+/// is above whatever counted up from one.
 fn anew(stable: Option<&RevisionName>, observed: &Observed, now: Timestamp) -> State {
     let mut state = State::new(stable.cloned(), now);
     let counted = observed
@@ -73,7 +75,8 @@ fn anew(stable: Option<&RevisionName>, observed: &Observed, now: Timestamp) -> S
             Counters::Whole(_) => None,
         });
     let seen = counted.chain(observed.followed).max();
-    state.generation = seen.map_or(1, |seen| seen + 1);
+    let unheard = stable.map_or(1, |_| u64::try_from(now.as_millisecond()).unwrap_or(1));
+    state.generation = seen.map_or(1, |seen| seen + 1).max(unheard);
     state
 }
 

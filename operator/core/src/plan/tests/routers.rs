@@ -244,6 +244,80 @@ fn an_invalid_spec_in_the_middle_of_a_rollout_lets_it_stand_still() {
     assert_eq!(deployments(&world).len(), 2);
 }
 
+/// Looks until the status looks like this.
+fn until(world: &mut World, is: impl Fn(&ortolan_crds::RolloutStatus) -> bool) {
+    for _ in 0..2_000 {
+        world.play_routers();
+        let plan = world.plan();
+        let wait = plan.requeue.unwrap_or_default();
+        world.carry_out(plan, usize::MAX);
+        world.settle_pods();
+        world.now = world.now.checked_add(wait).expect("a time");
+        let status = world.observed.service.status.clone();
+        if status
+            .and_then(|status| status.rollout)
+            .is_some_and(|rollout| is(&rollout))
+        {
+            return;
+        }
+    }
+    panic!("never: {:?}", world.observed.service.status);
+}
+
+#[test]
+fn a_promotion_that_was_marked_and_then_given_up_leaves_the_mark_where_it_was() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    let old = deployments(&world).remove(0);
+    world.change(two());
+    until(&mut world, |rollout| {
+        rollout.stage.as_deref() == Some("Settle")
+    });
+    let marked = |world: &World| {
+        let revisions = super::super::revisions(&world.observed).expect("records");
+        revision::stable(&revisions)
+            .expect("a mark")
+            .name
+            .to_string()
+    };
+    // The mark is written, the status is not.
+    let mark = loop {
+        world.play_routers();
+        let plan = world.plan();
+        let is_mark = |write: &Write| matches!(write, Write::MarkStable { .. });
+        if let Some(mark) = plan.writes.iter().find(|write| is_mark(write)) {
+            break mark.clone();
+        }
+        world.now = world
+            .now
+            .checked_add(Duration::from_secs(2))
+            .expect("a time");
+    };
+    world.write(mark);
+    assert_ne!(marked(&world), old);
+
+    let abort = format!("abort {} 1", marked(&world));
+    let command = BTreeMap::from([(names::COMMAND.to_owned(), abort)]);
+    world.observed.service.metadata.annotations = Some(command);
+    until(&mut world, |rollout| rollout.phase == RolloutPhase::Failed);
+    assert_eq!(marked(&world), old);
+    world.converge();
+    assert_eq!(marked(&world), old);
+}
+
+#[test]
+fn what_is_remembered_of_revisions_that_there_are_not_is_not_believed() {
+    let mut other = World::behind_routers(one());
+    other.converge();
+    let mut world = World::behind_routers(two());
+    world.observed.service.status = other.observed.service.status;
+    world.converge();
+    let status = world.observed.service.status.clone().expect("a status");
+    assert_eq!(status.conditions[0].reason, "Serving");
+    let stable = status.rollout.expect("a rollout").stable;
+    assert_eq!(stable, deployments(&world).pop());
+}
+
 #[test]
 fn routers_are_put_before_a_living_service_and_taken_away_again_without_a_moment_of_nothing() {
     let mut world = World::new(one());

@@ -368,10 +368,21 @@ fn a_rollout_while_asleep_runs_the_golden_set_then_waits_at_its_first_step() {
 #[test]
 fn a_status_that_was_lost_loses_no_revision() {
     let mut world = in_first_step();
+    let before = world.last.generation;
     world.state = None;
+    // The routers were not heard of since the operator restarted.
+    let counted = (
+        std::mem::take(&mut world.observed.readings),
+        world.observed.followed.take(),
+    );
     world.second += LOOK;
     world.look();
+    (world.observed.readings, world.observed.followed) = counted;
     assert_eq!(world.share("m-1"), 100, "it begins anew");
+    assert!(
+        world.last.generation > before,
+        "under a generation that no router counts under"
+    );
     assert_eq!(world.state().candidate, Some(rev("m-2")));
     world.until(|w| serves(w, "m-2"));
 }
