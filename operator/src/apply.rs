@@ -160,17 +160,22 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes the status.
+    /// Writes the status onto the object that it was decided for: `seen` is the version of it. Answers whether it was
+    /// written, or the object is another one by now: edited, wiped, or deleted and made again.
     ///
     /// # Errors
     /// When the write fails.
-    pub async fn status(&self, status: &InferenceServiceStatus) -> Result<(), Error> {
+    pub async fn status(
+        &self,
+        seen: Option<&str>,
+        status: &InferenceServiceStatus,
+    ) -> Result<bool, Error> {
         let name = &self.key.name;
         let api: Api<InferenceService> = self.api();
         let patch = json!({
             "apiVersion": InferenceService::api_version(&()),
             "kind": InferenceService::kind(&()),
-            "metadata": {"name": name},
+            "metadata": {"name": name, "resourceVersion": seen},
             "status": status,
         });
         let params = PatchParams::apply(names::MANAGER_STATUS).force();
@@ -178,10 +183,9 @@ impl<'a> Writer<'a> {
         match api.patch_status(name, &params, &Patch::Apply(&patch)).await {
             Ok(answer) => {
                 self.context.wrote(self.key, answer);
-                Ok(())
+                Ok(true)
             }
-            // Deleted meanwhile.
-            Err(error) if code(&error) == Some(404) => Ok(()),
+            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),
             Err(source) => Err(failed("status", "InferenceService", name, source)),
         }
     }

@@ -103,12 +103,16 @@ fn a_worse_candidate_is_taken_back_by_the_evidence_and_stays_failed_until_the_sp
         );
         assert_eq!(play.told("EvidenceAgainst", &new).await, 1);
 
-        // The same again is the same.
+        // The same again is the same, and nothing is written for it. Numbers of pods are written every five seconds.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        let operator = play.operator.as_ref().expect("an operator");
+        let writes = operator.tap.writes();
         play.change(worse).await;
         let note = json!({"metadata": {"annotations": {"note": "applied again"}}});
         w.edit::<InferenceService>("m", note).await;
         tokio::time::sleep(Duration::from_secs(4)).await;
         play.until_failed(&new, &old).await;
+        assert_eq!(operator.tap.writes(), writes);
         assert_eq!(play.told("RolloutStarted", &new).await, 1);
 
         // Another one begins anew.
@@ -183,5 +187,48 @@ fn a_candidate_of_another_signature_gets_no_request() {
         w.until_event("m", "SignatureIncompatible", "shape").await;
         play.until_failed(&new, &old).await;
         assert_eq!(play.shares(&new), [0]);
+    });
+}
+
+fn at_once(file: &str, strategy: &str) -> Value {
+    let mut spec = spec(file);
+    spec["rollout"] = json!({"strategy": strategy, "analysis": {"settle": "10s"}});
+    spec
+}
+
+#[test]
+fn blue_green_moves_everything_at_once_and_back_without_starting_a_pod() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(at_once("a", "BlueGreen")).await;
+        let before: Deployment = w.get(&old).await;
+        let new = play.change(at_once("b", "BlueGreen")).await;
+        play.until_promoted(&new).await;
+        assert_eq!(play.shares(&new), [0, 100]);
+
+        // Its pods are still there.
+        assert_eq!(play.change(at_once("a", "BlueGreen")).await, old);
+        play.until_promoted(&old).await;
+        assert_eq!(play.shares(&old), [0, 100, 0, 100]);
+        let after: Deployment = w.get(&old).await;
+        assert_eq!(after.metadata.uid, before.metadata.uid);
+        assert_eq!(after.metadata.generation, before.metadata.generation);
+    });
+}
+
+#[test]
+fn recreate_ends_the_old_pods_before_the_new_ones_start_and_says_so() {
+    world(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(at_once("a", "Recreate")).await;
+        let new = play.change(at_once("b", "Recreate")).await;
+        let said = format!("{old} stops before {new} starts: nothing serves in between");
+        w.until_event("m", "RolloutStarted", &said).await;
+        play.until_promoted(&new).await;
+        assert_eq!(play.shares(&new), [0, 100]);
+        w.until_object::<Deployment>("it is kept without pods", &old, |old| {
+            old.spec.as_ref().and_then(|spec| spec.replicas) == Some(0)
+        })
+        .await;
     });
 }
