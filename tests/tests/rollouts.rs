@@ -1,7 +1,7 @@
 //! Canaries against a real API server: the real operator and an EndpointSlice of routers; the routers' counts are played
 //! ([`ortolan_tests::routers`]), and so are the pods ([`ortolan_tests::cluster`], [`ortolan_tests::pods`]).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use kube::ResourceExt;
 use ortolan_crds::{InferenceService, InferenceServiceStatus, RolloutPhase, RolloutStatus, names};
@@ -10,9 +10,10 @@ use ortolan_tests::{
     routers::Conduct,
     tap::Tap,
     wire::Wire,
-    world::{condition, spec},
+    world::{condition, spec, world_for},
 };
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::lifecycle::revision_of;
 
@@ -20,6 +21,20 @@ mod changes;
 mod crashes;
 mod ends;
 mod faults;
+
+/// So many of these tests run at once: each has a cluster, routers and an operator that is never idle, and the others of
+/// the suite have to get on beside them.
+static STAGES: Semaphore = Semaphore::const_new(6);
+/// How long one may take. One that plays every trouble there is takes the longest.
+const LONGEST: Duration = Duration::from_secs(1800);
+
+fn on_stage<F>(test: impl FnOnce(Arc<World>) -> F)
+where
+    F: Future<Output = ()>,
+{
+    let _place = futures::executor::block_on(STAGES.acquire()).expect("it is never closed");
+    world_for(LONGEST, test);
+}
 
 /// One request in three is bad: less than the half at which no test is needed.
 const WORSE: Conduct = Conduct {

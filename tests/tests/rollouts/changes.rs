@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ortolan_tests::world::world;
-
 use super::*;
 
 /// Steps that nobody waits out.
@@ -15,7 +13,7 @@ fn held(file: &str) -> Value {
 
 #[test]
 fn three_changes_in_a_row_are_one_rollout_to_the_last() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(held("a")).await;
         let second = play.change(held("b")).await;
@@ -57,7 +55,7 @@ fn three_changes_in_a_row_are_one_rollout_to_the_last() {
 
 #[test]
 fn a_change_back_takes_the_candidate_back_and_is_no_failure() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(held("a")).await;
         let new = play.change(held("b")).await;
@@ -85,7 +83,7 @@ fn a_change_back_takes_the_candidate_back_and_is_no_failure() {
 
 #[test]
 fn pause_resume_abort_and_other_steps_are_obeyed_where_the_rollout_stands() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(short("a")).await;
         let mut wait = short("b");

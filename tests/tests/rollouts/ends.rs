@@ -6,14 +6,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use ortolan_tests::{
     audit,
     kstatus::{Kstatus, kstatus},
-    world::world,
 };
 
 use super::*;
 
 #[test]
 fn a_healthy_candidate_is_promoted_step_by_step_and_then_nothing_is_written_any_more() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(canary("a")).await;
         let new = play.change(canary("b")).await;
@@ -75,7 +74,7 @@ fn a_healthy_candidate_is_promoted_step_by_step_and_then_nothing_is_written_any_
 
 #[test]
 fn a_worse_candidate_is_taken_back_by_the_evidence_and_stays_failed_until_the_spec_changes() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(canary("a")).await;
         let mut worse = canary("b");
@@ -128,7 +127,7 @@ fn a_worse_candidate_is_taken_back_by_the_evidence_and_stays_failed_until_the_sp
 
 #[test]
 fn a_candidate_that_fails_is_taken_back_at_once_and_tried_again_by_command() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(short("a")).await;
         let mut held = short("b");
@@ -179,7 +178,7 @@ fn a_candidate_that_fails_is_taken_back_at_once_and_tried_again_by_command() {
 
 #[test]
 fn a_candidate_of_another_signature_gets_no_request() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(short("a")).await;
         play.cluster.fate("b.onnx", pods::telling_otherwise());
@@ -198,7 +197,7 @@ fn at_once(file: &str, strategy: &str) -> Value {
 
 #[test]
 fn blue_green_moves_everything_at_once_and_back_without_starting_a_pod() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(at_once("a", "BlueGreen")).await;
         let before: Deployment = w.get(&old).await;
@@ -218,7 +217,7 @@ fn blue_green_moves_everything_at_once_and_back_without_starting_a_pod() {
 
 #[test]
 fn recreate_ends_the_old_pods_before_the_new_ones_start_and_says_so() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(at_once("a", "Recreate")).await;
         let new = play.change(at_once("b", "Recreate")).await;

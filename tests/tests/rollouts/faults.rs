@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
-use ortolan_tests::world::world;
 
 use super::*;
 
@@ -16,7 +15,7 @@ fn steady(file: &str) -> Value {
 
 #[test]
 fn while_the_routers_are_silent_nothing_is_promoted_nor_taken_back() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         play.first(steady("a")).await;
         let new = play.change(steady("b")).await;
@@ -47,7 +46,7 @@ fn while_the_routers_are_silent_nothing_is_promoted_nor_taken_back() {
 
 #[test]
 fn while_the_routers_do_not_follow_the_weights_stay() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         play.first(steady("a")).await;
         play.routers.follow(false);
@@ -65,7 +64,7 @@ fn while_the_routers_do_not_follow_the_weights_stay() {
 
 #[test]
 fn while_the_api_server_is_cut_off_nothing_moves_and_afterwards_it_goes_on() {
-    world(async |w| {
+    on_stage(async |w| {
         let mut play = Play::start(&w).await;
         play.kill().await;
         let wire = Wire::new().await;
@@ -89,7 +88,7 @@ fn while_the_api_server_is_cut_off_nothing_moves_and_afterwards_it_goes_on() {
 
 #[test]
 fn a_status_that_was_wiped_in_the_middle_begins_the_rollout_anew_from_the_stable_revision() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         let old = play.first(steady("a")).await;
         let new = play.change(steady("b")).await;
@@ -123,7 +122,7 @@ fn a_status_that_was_wiped_in_the_middle_begins_the_rollout_anew_from_the_stable
 
 #[test]
 fn an_object_that_was_deleted_in_the_middle_is_another_service_when_it_comes_again() {
-    world(async |w| {
+    on_stage(async |w| {
         let play = Play::start(&w).await;
         play.first(steady("a")).await;
         let new = play.change(steady("b")).await;
