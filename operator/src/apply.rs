@@ -160,22 +160,17 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes the status onto the object that it was decided for: `seen` is the version of it. Answers whether it was
-    /// written, or the object is another one by now: edited, wiped, or deleted and made again.
+    /// Writes the status.
     ///
     /// # Errors
     /// When the write fails.
-    pub async fn status(
-        &self,
-        seen: Option<&str>,
-        status: &InferenceServiceStatus,
-    ) -> Result<bool, Error> {
+    pub async fn status(&self, status: &InferenceServiceStatus) -> Result<(), Error> {
         let name = &self.key.name;
         let api: Api<InferenceService> = self.api();
         let patch = json!({
             "apiVersion": InferenceService::api_version(&()),
             "kind": InferenceService::kind(&()),
-            "metadata": {"name": name, "resourceVersion": seen},
+            "metadata": {"name": name},
             "status": status,
         });
         let params = PatchParams::apply(names::MANAGER_STATUS).force();
@@ -183,9 +178,10 @@ impl<'a> Writer<'a> {
         match api.patch_status(name, &params, &Patch::Apply(&patch)).await {
             Ok(answer) => {
                 self.context.wrote(self.key, answer);
-                Ok(true)
+                Ok(())
             }
-            Err(error) if matches!(code(&error), Some(404 | 409)) => Ok(false),
+            // Deleted meanwhile.
+            Err(error) if code(&error) == Some(404) => Ok(()),
             Err(source) => Err(failed("status", "InferenceService", name, source)),
         }
     }

@@ -23,9 +23,6 @@ use crate::{
 /// Numbers of pods alone change a status no more often than this.
 const COUNTS_EVERY: Duration = Duration::from_secs(5);
 
-/// When the object changed while it was worked on; the watch mostly brings the change sooner.
-const AGAIN: Duration = Duration::from_secs(1);
-
 /// What the watch brings: an object that cannot be read must not blind us to the others.
 pub type Watched = DeserializeGuard<InferenceService>;
 
@@ -128,8 +125,7 @@ async fn work(context: &Context, key: &Key, service: InferenceService) -> Result
 }
 
 /// The status, when it differs, and then the events. Answers when to come back, if only numbers of pods differ
-/// and the status was written a moment ago: while pods come and go, each of them would be a write; or if the object
-/// changed meanwhile.
+/// and the status was written a moment ago: while pods come and go, each of them would be a write.
 async fn report(
     context: &Context,
     writer: &Writer<'_>,
@@ -143,10 +139,8 @@ async fn report(
             let told = context.told(writer.key());
             later = told.and_then(|ago| COUNTS_EVERY.checked_sub(ago));
         }
-        let seen = observed.service.metadata.resource_version.as_deref();
-        if later.is_none() && !writer.status(seen, status).await? {
-            // What was decided is about an object that is no more; nothing of it is told.
-            return Ok(Some(AGAIN));
+        if later.is_none() {
+            writer.status(status).await?;
         }
         let of = |status: &InferenceServiceStatus| status.rollout.clone();
         let (was, now) = (before.and_then(of), of(status));

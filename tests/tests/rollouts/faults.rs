@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 
 use super::*;
 
@@ -83,40 +83,6 @@ fn while_the_api_server_is_cut_off_nothing_moves_and_afterwards_it_goes_on() {
         play.until_promoted(&new).await;
         assert_eq!(play.shares(&new), [0, 10, 50, 100]);
         assert_eq!(play.told("RolloutStarted", &new).await, 1);
-    });
-}
-
-#[test]
-fn a_status_that_was_wiped_in_the_middle_begins_the_rollout_anew_from_the_stable_revision() {
-    on_stage(async |w| {
-        let play = Play::start(&w).await;
-        let old = play.first(steady("a")).await;
-        let new = play.change(steady("b")).await;
-        let before = rollout(&play.until_weight(&new, 50).await);
-        let api = w.api::<InferenceService>();
-        let wiped = api
-            .patch_status(
-                "m",
-                &PatchParams::default(),
-                &Patch::Merge(json!({"status": null})),
-            )
-            .await
-            .expect("it is wiped");
-        assert_eq!(wiped.status, None);
-        let again = play
-            .until("it is known again", |rollout, _| {
-                rollout.stable.as_deref() == Some(&*old)
-            })
-            .await;
-        assert_eq!(marked(&w).await, old);
-        assert!(weight(again.status.as_ref().expect("a status"), &new) < 50);
-        assert!(
-            rollout(&again).generation > before.generation,
-            "the routers take a lower one for an old one"
-        );
-        play.until_promoted(&new).await;
-        let shares = play.shares(&new);
-        assert_eq!(shares, [0, 10, 50, 0, 10, 50, 100]);
     });
 }
 
