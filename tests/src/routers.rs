@@ -274,6 +274,7 @@ impl Played {
                 requests: all,
                 bad,
                 latency: BTreeMap::from([(bucket, all)]),
+                ..Outcome::default()
             };
             if all > 0 {
                 *outcome += &added;
