@@ -6,7 +6,7 @@ use ortolan_crds::{InferenceService, RevisionPhase};
 use ortolan_tests::{
     Cluster, Fate, Operator, World,
     kstatus::{Kstatus, kstatus},
-    world::{condition, spec, world},
+    world::{condition, is_observed, spec, world},
 };
 use serde_json::{Value, json};
 
@@ -258,10 +258,18 @@ fn spec_of(case: &Case) -> Value {
 
 /// Condition, event and last failure of a service that has never served.
 async fn is_told(w: &World, case: &Case) {
-    let service = w.until_ready_is(case.name, "False", case.reason).await;
+    let what = format!("{}: {} {:?}", case.name, case.reason, case.message);
+    // A deadline adds to the message of a cause that was told before.
+    let told = |service: &InferenceService| {
+        condition(service, "Ready").is_some_and(|ready| {
+            ready.status == "False"
+                && ready.reason == case.reason
+                && ready.message.starts_with(case.message)
+        }) && is_observed(service)
+    };
+    let service = w.until_service(&what, case.name, told).await;
     let ready = condition(&service, "Ready").expect("a condition");
     let context = format!("{}: {}", case.name, ready.message);
-    assert!(ready.message.starts_with(case.message), "{context}");
     let (expected, tool) = if case.for_good {
         ("False False False True", Kstatus::Failed)
     } else {
