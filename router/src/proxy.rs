@@ -22,7 +22,7 @@ use tower::retry::budget::Budget;
 
 use crate::{
     access::{self, Line},
-    again::{self, judge, late, put_aside},
+    again::{self, Cause, judge, late, put_aside},
     answer::{Answer, Flight},
     asks::{at_zero, authority, check_protocol, choice, forwarded, keys},
     body::{Memory, Rules, Source, Upload},
@@ -43,6 +43,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Before the next try at the only pod; doubled each time.
 const PAUSE: Duration = Duration::from_millis(25);
+/// So long after its arrival a request to a revision's only pod, which takes no connection, waits for word of another
+/// or for the line. The EndpointSlice follows the end of a pod within a second or two.
+const GONE: Duration = Duration::from_secs(5);
 
 /// What holds for all services.
 #[derive(Clone, Copy, Debug)]
@@ -357,8 +360,18 @@ impl Proxy {
             let cause = judge(&held, &sent);
             // What asks for another protocol is sent once.
             let can_repeat = !passing.is_upgrade && passing.source.can_replay();
-            let again = cause
-                .filter(|cause| can_repeat && again::is_allowed(*cause, tries, settings, &live));
+            // The last pod has ended, and the routers are told of it a moment later: its requests wait for the next one.
+            let is_gone = cause == Some(Cause::Connect)
+                && can_repeat
+                && settings.retries > 0
+                && Instant::now() + 2 * PAUSE
+                    < held_until.min(passing.arrived + GONE).min(deadline)
+                && !held
+                    .revision
+                    .has_other(&[&*passing.want.avoid, &[held.pod.address]].concat());
+            let again = cause.filter(|cause| {
+                is_gone || can_repeat && again::is_allowed(*cause, tries, settings, &live)
+            });
             let Some(cause) = again else {
                 if let Ok((answer, _)) = &sent {
                     passing.copy = self.sample(passing, &held, answer);
@@ -372,7 +385,9 @@ impl Proxy {
                     }
                 };
             };
-            self.metrics.retried(&live.meter, cause.word());
+            if !is_gone {
+                self.metrics.retried(&live.meter, cause.word());
+            }
             tracing::debug!(service = %live.name, pod = %held.pod.address, cause = cause.word(), "a request is sent again");
             let want = &mut passing.want;
             want.assigned = Some(Arc::clone(&held.revision.name));
@@ -388,7 +403,7 @@ impl Proxy {
                 let pause = PAUSE * 2_u32.pow(tries.min(5));
                 sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             }
-            tries += 1;
+            tries += u32::from(!is_gone);
         }
     }
 }

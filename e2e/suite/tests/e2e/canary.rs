@@ -46,6 +46,16 @@ async fn told(service: &Service, reason: &str) -> Result {
     )
 }
 
+async fn until_told(service: &Service, reason: &str) -> Result {
+    for _ in 0..60 {
+        if told(service, reason).await.is_ok() {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    told(service, reason).await
+}
+
 /// A candidate, why it must fail, and the least number of its requests that may be bad.
 struct Bad {
     name: &'static str,
@@ -253,9 +263,10 @@ async fn a_canary_that_waits_for_approval_obeys_commands_and_stands_still_when_p
                 kubectl_in(&service.namespace, &line).await
             };
             command("promote somebody-else 1").await?;
+            // A command that is written over another one before the operator looks takes its place.
+            until_told(&service, "CommandRefused").await?;
             command(&format!("pause {candidate} 2")).await?;
             service.until_reason("Paused").await?;
-            told(&service, "CommandRefused").await?;
             command(&format!("resume {candidate} 3")).await?;
             service.until_reason("AwaitingApproval").await?;
             command(&format!("promote {candidate} 4")).await?;
