@@ -265,9 +265,6 @@ struct Planner<'a> {
     now: Timestamp,
     writes: Vec<Write>,
     notices: Vec<Notice>,
-    /// The stable revision, where the newest mark is another one's: a promotion was marked, could not be written into the
-    /// status, and was given up.
-    astray: Option<RevisionName>,
     /// Not ours: no write goes there. Empty where the wanted names were found to be free.
     taken: Vec<Foreign>,
 }
@@ -291,7 +288,6 @@ impl<'a> Planner<'a> {
             now,
             writes: Vec::new(),
             notices: Vec::new(),
-            astray: None,
             taken: Vec::new(),
         }
     }
@@ -354,13 +350,11 @@ impl<'a> Planner<'a> {
         for (name, replicas) in &decision.run {
             self.deploy(name, *replicas);
         }
-        if decision.promote && self.router.is_some() {
-            self.mark();
-        } else if decision.promote {
+        if decision.promote {
             self.promote();
         } else if self.lost_mark() {
             self.mark();
-        } else if let Some(stable) = self.astray.take().filter(|stable| self.has_record(stable)) {
+        } else if let Some(stable) = decision.astray.clone().filter(|s| self.has_record(s)) {
             self.mark_as(stable);
         }
         self.serve(&decision.serve);
@@ -411,6 +405,10 @@ impl<'a> Planner<'a> {
 
     fn promote(&mut self) {
         self.mark();
+        if self.router.is_some() {
+            // The rollout has told of it.
+            return;
+        }
         let before = self
             .stable
             .as_ref()

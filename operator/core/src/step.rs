@@ -86,6 +86,25 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Of a first revision that does not serve yet.
+    pub(crate) fn starting(health: &Health) -> Self {
+        match health.failed() {
+            Some(cause) => Self::StartFailed(cause.clone()),
+            None => Self::Starting(health.cause.clone()),
+        }
+    }
+
+    /// Of the stable revision, when the spec asks for it.
+    pub(crate) fn steady(health: &Health, replicas: i32) -> Self {
+        match (health.serves(replicas), health.failed()) {
+            (true, _) => Self::Serving,
+            (false, Some(cause)) => Self::Broken(cause.clone()),
+            (false, None) => Self::Recovering(health.cause.clone()),
+        }
+    }
+}
+
 /// A revision's share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -106,6 +125,9 @@ pub struct Decision {
     pub run: BTreeMap<RevisionName, i32>,
     /// Whether the wanted revision becomes the stable one now.
     pub promote: bool,
+    /// The stable revision, where the newest mark is another one's: a promotion was marked, could not be written into the
+    /// status, and was given up.
+    pub astray: Option<RevisionName>,
     /// What is going on.
     pub phase: Phase,
     /// Look again after this time even if nothing changes.
@@ -169,6 +191,7 @@ fn decision(facts: &Facts<'_>, serve: &RevisionName, phase: Phase) -> Decision {
         traffic: Share::all(serve),
         run,
         promote: false,
+        astray: None,
         phase,
         requeue: None,
         rollout: None,
@@ -192,10 +215,9 @@ fn first(facts: &Facts<'_>) -> Decision {
     {
         return stopping(facts, old, facts.wanted);
     }
-    let phase = match (wanted.serves(facts.replicas), wanted.failed()) {
-        (true, _) => Phase::Serving,
-        (false, Some(cause)) => Phase::StartFailed(cause.clone()),
-        (false, None) => Phase::Starting(wanted.cause.clone()),
+    let phase = match wanted.serves(facts.replicas) {
+        true => Phase::Serving,
+        false => Phase::starting(wanted),
     };
     let promote = phase == Phase::Serving;
     Decision {
@@ -211,12 +233,7 @@ fn steady(facts: &Facts<'_>) -> Decision {
     {
         return stopping(facts, other, facts.wanted);
     }
-    let health = health(facts, facts.wanted);
-    let phase = match (health.serves(facts.replicas), health.failed()) {
-        (true, _) => Phase::Serving,
-        (false, Some(cause)) => Phase::Broken(cause.clone()),
-        (false, None) => Phase::Recovering(health.cause.clone()),
-    };
+    let phase = Phase::steady(health(facts, facts.wanted), facts.replicas);
     decision(facts, facts.wanted, phase)
 }
 

@@ -151,7 +151,7 @@ impl Planner<'_> {
         if owned && has == Some(replicas) {
             return;
         }
-        if live.is_none() && !self.revisions.iter().any(|r| r.name == *name) {
+        if live.is_none() && !self.has_record(name) {
             return;
         }
         self.writes.push(Write::Scale {

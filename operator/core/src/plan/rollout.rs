@@ -37,10 +37,11 @@ impl Planner<'_> {
         let before = self.remembered();
         let observed = self.rollout_observed(policy, before.as_ref());
         let mark = self.stable.as_ref().map(|(name, _)| name.clone());
-        let (state, effects) = rollout::step(policy, before, mark.as_ref(), &observed, self.now);
-        self.notices.extend(effects.notices.iter().cloned());
+        let (state, mut effects) =
+            rollout::step(policy, before, mark.as_ref(), &observed, self.now);
+        self.notices.append(&mut effects.notices);
         let promote = effects.stable.as_ref() == Some(&self.wanted) && mark != effects.stable;
-        self.astray = effects.stable.clone().filter(|stable| {
+        let astray = effects.stable.clone().filter(|stable| {
             let is_promoted = matches!(state.phase, phases::Phase::Promoting { .. });
             !promote && !is_promoted && mark.as_ref().is_some_and(|mark| mark != stable)
         });
@@ -56,6 +57,7 @@ impl Planner<'_> {
             traffic,
             run: run.collect(),
             promote,
+            astray,
             phase: self.phase(policy, &state, &effects),
             requeue: effects.requeue,
             rollout: Some(RolloutStatus {
@@ -71,8 +73,7 @@ impl Planner<'_> {
         let rollout = self.observed.service.status.as_ref()?.rollout.as_ref()?;
         let state: State = serde_json::from_str(rollout.state.as_ref()?).ok()?;
         let is_ours = state.stable.as_ref().is_none_or(|stable| {
-            let is_recorded = self.revisions.iter().any(|r| r.name == *stable);
-            is_recorded || self.observed.deployment(stable).is_some()
+            self.has_record(stable) || self.observed.deployment(stable).is_some()
         });
         is_ours.then_some(state)
     }
@@ -159,10 +160,7 @@ impl Planner<'_> {
     /// What is going on, in the words of the conditions.
     fn phase(&self, policy: &Policy, state: &State, effects: &Effects) -> Phase {
         let absent = Health::default();
-        let health = |name: &RevisionName| self.health.get(name).unwrap_or(&absent);
-        let wanted = health(&self.wanted);
-        let replicas = self.observed.service.spec.replicas();
-        let cause = wanted.cause.clone();
+        let wanted = self.health.get(&self.wanted).unwrap_or(&absent);
         if policy.suspended {
             return Phase::Suspended;
         }
@@ -174,20 +172,13 @@ impl Planner<'_> {
                 class: Class::Terminal,
             }),
             (phases::Phase::Stable, Some(stable)) if *stable == self.wanted => {
-                match (wanted.serves(replicas), wanted.failed()) {
-                    (true, _) => Phase::Serving,
-                    (false, Some(cause)) => Phase::Broken(cause.clone()),
-                    (false, None) => Phase::Recovering(cause),
-                }
+                Phase::steady(wanted, self.observed.service.spec.replicas())
             }
-            (_, None) => match wanted.failed() {
-                Some(cause) => Phase::StartFailed(cause.clone()),
-                None => Phase::Starting(cause),
-            },
+            (_, None) => Phase::starting(wanted),
             (phases::Phase::Stopping, Some(stable)) => Phase::Stopping(stable.clone()),
             _ => Phase::Moving {
                 tell: effects.tell.clone(),
-                cause: cause.filter(|_| wanted.ready == 0),
+                cause: wanted.cause.clone().filter(|_| wanted.ready == 0),
             },
         }
     }

@@ -6,7 +6,6 @@ use ortolan_crds::{InferenceService, InferenceServiceSpec, Provider};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::rollout::routers::{RouterStats, Routers};
 
 mod routers;
 
@@ -182,84 +181,29 @@ impl World {
         }
     }
 
-    /// The routers follow the status, and send 50 requests by its shares; ready pods say what they serve.
-    fn play_routers(&mut self) {
-        if self.router.is_none() {
-            return;
-        }
-        let status = self.observed.service.status.clone().unwrap_or_default();
-        let rollout = status.rollout.unwrap_or_default();
-        let generation = rollout.generation;
-        let generation = generation.and_then(|generation| u64::try_from(generation).ok());
-        let mut router = self.observed.routers.routers.pop().unwrap_or(RouterStats {
-            name: "router-a".into(),
-            started: Timestamp::UNIX_EPOCH,
-            generation,
-            generations: BTreeMap::new(),
-        });
-        router.generation = generation;
-        for traffic in &status.traffic {
-            let counts = router
-                .generations
-                .entry(generation.unwrap_or(0))
-                .or_default();
-            let outcome = counts.entry(traffic.revision.clone()).or_default();
-            outcome.requests += u64::from(traffic.weight.unsigned_abs()) / 2;
-        }
-        if let Some(shadow) = &rollout.shadow {
-            let counts = router
-                .generations
-                .entry(generation.unwrap_or(0))
-                .or_default();
-            for revision in [&shadow.revision, &status.traffic[0].revision] {
-                let outcome = counts.entry(revision.clone()).or_default();
-                outcome.compared += u64::from(shadow.percent.unsigned_abs());
-                if *revision == shadow.revision {
-                    outcome.differed = outcome.compared * self.differ / 100;
-                }
-            }
-        }
-        self.observed.routers = Routers {
-            routers: vec![router],
-            complete: true,
-            followed: generation,
-            recent: BTreeMap::new(),
-        };
-        let provider = ortolan_crds::ProviderStatus {
-            requested: "CPU".into(),
-            active: "CPU".into(),
-        };
-        let about = crate::observed::About {
-            provider: Some(provider),
-            ..crate::observed::About::default()
-        };
-        let pods = self.observed.pods.iter();
-        let uids = pods.filter_map(|pod| pod.metadata.uid.clone());
-        let report = crate::observed::Report {
-            digest: format!("sha256:{}", "0".repeat(64)),
-            about,
-        };
-        self.observed.reports = uids.map(|uid| (uid, report.clone())).collect();
+    /// One look: plans, carries it out, and lets the time go by that it asks for. Answers whether there was nothing left
+    /// to do.
+    fn look(&mut self) -> bool {
+        self.play_routers();
+        let plan = self.plan();
+        let wait = plan.requeue;
+        let is_over =
+            plan.writes.is_empty() && wait.is_none() && plan.status == self.observed.service.status;
+        self.carry_out(plan, usize::MAX);
+        self.settle_pods();
+        self.now = self
+            .now
+            .checked_add(wait.unwrap_or_default())
+            .expect("a time");
+        is_over
     }
 
     /// Until nothing is left to do; answers the number of plans that had writes.
     fn converge(&mut self) -> usize {
         for round in 0..2_000 {
-            self.play_routers();
-            let plan = self.plan();
-            let wait = plan.requeue;
-            let status = plan.status.clone();
-            let done =
-                plan.writes.is_empty() && wait.is_none() && status == self.observed.service.status;
-            if done {
+            if self.look() {
                 return round;
             }
-            self.carry_out(plan, usize::MAX);
-            self.settle_pods();
-            self.now = self
-                .now
-                .checked_add(wait.unwrap_or_default())
-                .expect("a time");
         }
         panic!("does not converge: {:#?}", self.plan());
     }

@@ -4,6 +4,72 @@ use k8s_openapi::api::core::v1::ServiceSpec;
 use ortolan_crds::RolloutPhase;
 
 use super::*;
+use crate::{
+    observed::{About, Report},
+    rollout::routers::{RouterStats, Routers},
+};
+
+impl World {
+    /// The routers follow the status, and send 50 requests by its shares; ready pods say what they serve.
+    pub(super) fn play_routers(&mut self) {
+        if self.router.is_none() {
+            return;
+        }
+        let status = self.observed.service.status.clone().unwrap_or_default();
+        let rollout = status.rollout.unwrap_or_default();
+        let generation = rollout.generation;
+        let generation = generation.and_then(|generation| u64::try_from(generation).ok());
+        let mut router = self.observed.routers.routers.pop().unwrap_or(RouterStats {
+            name: "router-a".into(),
+            started: Timestamp::UNIX_EPOCH,
+            generation,
+            generations: BTreeMap::new(),
+        });
+        router.generation = generation;
+        for traffic in &status.traffic {
+            let counts = router
+                .generations
+                .entry(generation.unwrap_or(0))
+                .or_default();
+            let outcome = counts.entry(traffic.revision.clone()).or_default();
+            outcome.requests += u64::from(traffic.weight.unsigned_abs()) / 2;
+        }
+        if let Some(shadow) = &rollout.shadow {
+            let counts = router
+                .generations
+                .entry(generation.unwrap_or(0))
+                .or_default();
+            for revision in [&shadow.revision, &status.traffic[0].revision] {
+                let outcome = counts.entry(revision.clone()).or_default();
+                outcome.compared += u64::from(shadow.percent.unsigned_abs());
+                if *revision == shadow.revision {
+                    outcome.differed = outcome.compared * self.differ / 100;
+                }
+            }
+        }
+        self.observed.routers = Routers {
+            routers: vec![router],
+            complete: true,
+            followed: generation,
+            recent: BTreeMap::new(),
+        };
+        let provider = ortolan_crds::ProviderStatus {
+            requested: "CPU".into(),
+            active: "CPU".into(),
+        };
+        let about = About {
+            provider: Some(provider),
+            ..About::default()
+        };
+        let pods = self.observed.pods.iter();
+        let uids = pods.filter_map(|pod| pod.metadata.uid.clone());
+        let report = Report {
+            digest: format!("sha256:{}", "0".repeat(64)),
+            about,
+        };
+        self.observed.reports = uids.map(|uid| (uid, report.clone())).collect();
+    }
+}
 
 /// The specs of the Services: that of the InferenceService, and those of the revisions by their names.
 fn services(world: &World) -> (ServiceSpec, BTreeMap<String, ServiceSpec>) {
@@ -59,16 +125,7 @@ fn the_service_is_an_alias_of_the_routers_and_each_revision_with_pods_has_one_wi
 fn story(world: &mut World) -> Vec<(String, RolloutPhase, Vec<i32>)> {
     let mut story = Vec::new();
     for _ in 0..2_000 {
-        world.play_routers();
-        let plan = world.plan();
-        let wait = plan.requeue;
-        let is_over = plan.writes.is_empty() && wait.is_none();
-        world.carry_out(plan, usize::MAX);
-        world.settle_pods();
-        world.now = world
-            .now
-            .checked_add(wait.unwrap_or_default())
-            .expect("a time");
+        let is_over = world.look();
         let status = world.observed.service.status.clone().expect("a status");
         let entry = (
             status.conditions[0].reason.clone(),
@@ -137,12 +194,7 @@ fn answers_are_compared_before_the_first_step_and_until_all_of_the_traffic_moves
     let mut shadows = Vec::new();
     let mut phases = Vec::new();
     for _ in 0..2_000 {
-        world.play_routers();
-        let plan = world.plan();
-        let wait = plan.requeue.unwrap_or_default();
-        world.carry_out(plan, usize::MAX);
-        world.settle_pods();
-        world.now = world.now.checked_add(wait).expect("a time");
+        world.look();
         let status = world.observed.service.status.clone().expect("a status");
         let rollout = status.rollout.expect("a rollout");
         if phases.last() != Some(&rollout.phase) {
@@ -222,14 +274,7 @@ fn an_invalid_spec_in_the_middle_of_a_rollout_lets_it_stand_still() {
     world.converge();
     world.change(two());
     for _ in 0..100 {
-        world.play_routers();
-        let plan = world.plan();
-        world.now = world
-            .now
-            .checked_add(plan.requeue.unwrap_or_default())
-            .expect("a time");
-        world.carry_out(plan, usize::MAX);
-        world.settle_pods();
+        world.look();
     }
     let before = world.observed.service.status.clone().expect("a status");
     assert_eq!(before.traffic.len(), 2, "{:?}", before.rollout);
@@ -247,12 +292,7 @@ fn an_invalid_spec_in_the_middle_of_a_rollout_lets_it_stand_still() {
 /// Looks until the status looks like this.
 fn until(world: &mut World, is: impl Fn(&ortolan_crds::RolloutStatus) -> bool) {
     for _ in 0..2_000 {
-        world.play_routers();
-        let plan = world.plan();
-        let wait = plan.requeue.unwrap_or_default();
-        world.carry_out(plan, usize::MAX);
-        world.settle_pods();
-        world.now = world.now.checked_add(wait).expect("a time");
+        world.look();
         let status = world.observed.service.status.clone();
         if status
             .and_then(|status| status.rollout)
