@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::{
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::schema;
+
 /// Where and as what the pods run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -70,7 +72,7 @@ pub struct Pod {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(
-        validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''")
+        validation = Rule::new(schema::DURATION)
             .message("write a duration in hours, minutes and seconds, such as 45s or 2m30s"),
         validation = Rule::new("!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self == '' || duration(self) >= duration('15s')")
             .message("write at least 15s: a pod serves on for 5s while it leaves the Service, then finishes what it has"),

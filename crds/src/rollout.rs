@@ -3,7 +3,7 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::shadow::Shadow;
+use crate::{schema, shadow::Shadow};
 
 /// How a new revision takes over.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -58,7 +58,7 @@ pub struct Rollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(
-        validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''")
+        validation = Rule::new(schema::DURATION)
             .message("write a duration in hours, minutes and seconds, such as 1h or 10m"),
     )]
     pub rollback_window: Option<String>,
@@ -153,7 +153,7 @@ pub struct Analysis {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(
-        validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''")
+        validation = Rule::new(schema::DURATION)
             .message("write a duration in hours, minutes and seconds, such as 1h or 10m"),
     )]
     pub deadline: Option<String>,
@@ -162,7 +162,7 @@ pub struct Analysis {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(
-        validation = Rule::new("self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''")
+        validation = Rule::new(schema::DURATION)
             .message("write a duration in hours, minutes and seconds, such as 2m"),
         validation = Rule::new("!self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self == '' || duration(self) >= duration('10s')")
             .message("write at least 10s: every router has to have followed before the old pods may go"),

@@ -8,6 +8,9 @@ use std::time::Duration;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+/// The rule of a name of a header or a cookie.
+const TOKEN: &str = "self.matches('^[A-Za-z0-9_-]+$')";
+
 /// How requests reach the pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -72,7 +75,7 @@ pub struct Balancing {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')")
+        validation = Rule::new(TOKEN)
             .message("write the name of a header: letters, digits, '-' and '_'"),
     )]
     pub header: Option<String>,
@@ -105,7 +108,7 @@ pub struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')")
+        validation = Rule::new(TOKEN)
             .message("write the name of a header: letters, digits, '-' and '_'"),
     )]
     pub header: Option<String>,
@@ -113,7 +116,7 @@ pub struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')")
+        validation = Rule::new(TOKEN)
             .message("write the name of a cookie: letters, digits, '-' and '_'"),
     )]
     pub cookie: Option<String>,

@@ -9,6 +9,10 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 /// what a field is, and the CRD stays small enough for client-side apply (262144 bytes).
 const MAX_EMBEDDED_DESCRIPTION: usize = 200;
 
+/// The rule of a duration: what [`crate::parse_duration`] reads.
+pub(crate) const DURATION: &str =
+    "self.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') && self != ''";
+
 /// A map of resource names to quantities, written as strings or as numbers.
 pub(crate) fn quantities(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -17,7 +17,7 @@ use crate::{index::Key, probe};
 /// Questions at once.
 const PARALLEL: usize = 32;
 /// After the first failure; doubled by each further one.
-const PAUSE: Duration = Duration::from_secs(15);
+pub(crate) const PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// A pod to ask.
@@ -133,7 +133,8 @@ impl Asker {
     }
 }
 
-fn pause(times: u32) -> Duration {
+/// How long to wait before the next try after so many failures in a row: 15 s, doubling up to ten minutes.
+pub(crate) fn pause(times: u32) -> Duration {
     let factor = 1 << times.saturating_sub(1).min(10);
     (PAUSE * factor).min(LONGEST_PAUSE)
 }

@@ -258,10 +258,11 @@ impl Directory {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn directory(text: &str) -> Directory {
+    /// Without a table.
+    pub(crate) fn without_table() -> Directory {
         let names = Names {
             cluster_domain: "cluster.local".into(),
             own: Vec::new(),
@@ -270,7 +271,11 @@ mod tests {
             requests: 9,
             bytes: 9,
         };
-        let directory = Directory::new(names, bounds, Metrics::default());
+        Directory::new(names, bounds, Metrics::default())
+    }
+
+    fn directory(text: &str) -> Directory {
+        let directory = without_table();
         assert!(!directory.is_ready());
         directory
             .replace(serde_saphyr::from_str(text).unwrap())

@@ -235,19 +235,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{hold::Bounds, metrics::Metrics, target::Names};
-
-    fn directory() -> Arc<Directory> {
-        let names = Names {
-            cluster_domain: "cluster.local".into(),
-            own: Vec::new(),
-        };
-        let bounds = Bounds {
-            requests: 9,
-            bytes: 9,
-        };
-        Arc::new(Directory::new(names, bounds, Metrics::default()))
-    }
+    use crate::directory::tests::without_table;
 
     fn options(address: &str, file: Option<&Path>) -> options::Stats {
         options::Stats {
@@ -272,7 +260,10 @@ mod tests {
             ("127.0.0.1:1", Some(&empty), Some("it is empty")),
             ("127.0.0.1:1", Some(&missing), Some("No such file")),
         ] {
-            let of = Stats::of(&options(address, file.map(|f| &**f)), directory());
+            let of = Stats::of(
+                &options(address, file.map(|f| &**f)),
+                Arc::new(without_table()),
+            );
             match (of, wrong) {
                 (Ok(Some(_)), None) => {}
                 (Err(error), Some(wrong)) => {
@@ -283,12 +274,16 @@ mod tests {
         }
         let mut none = options("127.0.0.1:1", None);
         none.stats = None;
-        assert!(Stats::of(&none, directory()).unwrap().is_none());
+        assert!(
+            Stats::of(&none, Arc::new(without_table()))
+                .unwrap()
+                .is_none()
+        );
     }
 
     #[tokio::test]
     async fn a_frame_has_what_changed_and_a_service_that_came_again_is_gone_before() {
-        let directory = directory();
+        let directory = Arc::new(without_table());
         let table = |text: &str| directory.replace(serde_saphyr::from_str(text).unwrap());
         table("services: {demo/cats: {generation: 3}, demo/dogs: {}}").unwrap();
         let stats = Stats::of(&options("127.0.0.1:1", None), Arc::clone(&directory));

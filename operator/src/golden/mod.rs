@@ -27,7 +27,7 @@ use tokio::{
 
 pub use self::fetch::Reach;
 use self::{fetch::Store, pods::Pods, run::Work};
-use crate::index::Key;
+use crate::{asker::pause, index::Key};
 
 mod fetch;
 mod pods;
@@ -35,9 +35,6 @@ mod run;
 
 /// Sets that are run at once, of all services: each holds its file in memory.
 const PARALLEL: usize = 2;
-/// After the first run that did not come to its end; doubled by each further one.
-const PAUSE: Duration = Duration::from_secs(15);
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// A ready pod of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,11 +220,6 @@ fn innermost(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-fn pause(times: u32) -> Duration {
-    let factor = 1 << times.saturating_sub(1).min(10);
-    (PAUSE * factor).min(LONGEST_PAUSE)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use ortolan_core::rollout::golden::{Agreement, Verdict};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::asker::PAUSE;
 
 /// What stands at a path: a code, headers, a body.
 type File = (u16, Vec<(&'static str, String)>, Vec<u8>);
@@ -425,10 +426,4 @@ async fn a_line_that_the_model_refuses_disagrees() {
         judgement.disagreements,
         ["line 1: 404: there is no model at /v2/models/other/infer"]
     );
-}
-
-#[test]
-fn pauses_double_up_to_ten_minutes() {
-    let seconds = [1, 2, 3, 6, 7, 40].map(|times| pause(times).as_secs());
-    assert_eq!(seconds, [15, 30, 60, 480, 600, 600]);
 }

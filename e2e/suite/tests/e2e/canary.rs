@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use ortolan_crds::{InferenceService, RolloutPhase};
-use ortolan_e2e::{Load, Result, STORE, Service, Test, check, kubectl_in, other_model, spec};
+use ortolan_e2e::{Result, STORE, Service, Test, check, kubectl_in, other_model, spec};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::router::with_routers;
+use crate::router::{saw_both, with_routers};
 
 /// Half of the traffic for so many seconds, then all of it for ten.
 fn canary(seconds: u32) -> Value {
@@ -194,13 +194,6 @@ async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_ta
         .await
     })
     .await;
-}
-
-async fn saw_both(load: Load) -> Result {
-    let tally = load.stop_without_a_failure().await?;
-    check(tally.answers.keys().eq(["1.0", "2.0"]), || {
-        format!("{tally:?}")
-    })
 }
 
 #[tokio::test]

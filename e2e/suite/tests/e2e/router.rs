@@ -37,13 +37,12 @@ pub(crate) async fn with_routers(t: &Test, body: impl AsyncFnOnce(&Test) -> Resu
     outcome
 }
 
-/// None failed, and both models answered.
-async fn saw_both(load: Load) -> Result {
+/// None failed, and both models answered, and nothing else.
+pub(crate) async fn saw_both(load: Load) -> Result {
     let tally = load.stop_without_a_failure().await?;
-    check(
-        tally.answers.contains_key("1.0") && tally.answers.contains_key("2.0"),
-        || format!("{tally:?}"),
-    )
+    check(tally.answers.keys().eq(["1.0", "2.0"]), || {
+        format!("{tally:?}")
+    })
 }
 
 async fn kind_of(t: &Test, service: &Service) -> Result<String> {
