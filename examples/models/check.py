@@ -35,24 +35,36 @@ def session(model):
     return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
+def unpacked(path):
+    with tarfile.open(path) as archive:
+        return {m.name: archive.extractfile(m).read() for m in archive}
+
+
 def classify(models):
-    with tarfile.open(models / "efficientnet-lite0.tar.gz") as archive:
-        packed = {m.name: archive.extractfile(m).read() for m in archive}
+    packed = unpacked(models / "efficientnet-lite0.tar.gz")
     if packed["model.onnx"] != (models / "efficientnet-lite0.onnx").read_bytes():
         fail("the packed model is not the bare one")
+    names_the_photographs(models, "efficientnet-lite0", packed)
+    again = unpacked(models / "efficientnet-lite0-v2.tar.gz")
+    if again["model.onnx"] == packed["model.onnx"]:
+        fail("efficientnet-lite0-v2 has the weights of efficientnet-lite0")
+    names_the_photographs(models, "efficientnet-lite0-v2", again)
+
+
+def names_the_photographs(models, model, packed):
     labels = packed["labels.txt"].decode().splitlines()
     run = session(packed["model.onnx"])
     photographs = {"flower.jpg": "daisy", "china.jpg": "palace"}
     batch = numpy.concatenate([tensor(models / name) for name in photographs])
     (logits,) = run.run(["logits"], {"images": batch})
     if logits.shape != (2, 1000):
-        fail(f"efficientnet-lite0 answers the shape {logits.shape}, [2, 1000] was expected")
+        fail(f"{model} answers the shape {logits.shape}, [2, 1000] was expected")
     for (name, expected), scores in zip(photographs.items(), logits):
         odds = numpy.exp(scores - scores.max())
         best = int(odds.argmax())
-        print(f"{name}: {labels[best]} {odds[best] / odds.sum():.3f}")
+        print(f"{model}: {name}: {labels[best]} {odds[best] / odds.sum():.3f}")
         if labels[best] != expected:
-            fail(f"efficientnet-lite0 sees {labels[best]!r} in {name}, {expected!r} was expected")
+            fail(f"{model} sees {labels[best]!r} in {name}, {expected!r} was expected")
 
 
 def refuses(path, words):

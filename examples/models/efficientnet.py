@@ -73,6 +73,17 @@ class _Graph:
         return x, side
 
 
+def rounded(weights):
+    """The weights with the precision of bfloat16: a version that answers nearly the same, as a new training does."""
+
+    def cut(raw):
+        raw = bytearray(raw)
+        raw[0::4] = raw[1::4] = bytes(len(raw) // 4)
+        return bytes(raw)
+
+    return {name: (shape, cut(raw)) for name, (shape, raw) in weights.items()}
+
+
 def build(weights):
     """The bytes of the ONNX file. `weights` as torchfile.read() gives them."""
     graph = _Graph(weights)
