@@ -163,7 +163,7 @@ impl Directory {
                 }
                 Some(service) => {
                     let before = table.services.insert(name.clone(), service.clone());
-                    if let Err(error) = table.check() {
+                    if let Err(error) = table.check_one(&name) {
                         tracing::warn!(service = %name, %error, "a change is left out");
                         match before {
                             Some(before) => table.services.insert(name, before),

@@ -380,6 +380,29 @@ impl Table {
         if index >= live.get() {
             return Err(TableError::Index { index, live });
         }
+        self.check_hosts()?;
+        for (name, service) in &self.services {
+            service.check(name)?;
+        }
+        Ok(())
+    }
+
+    /// The same after a change of this service alone, in a table that was in order: of the others only their hosts are
+    /// looked at, and only where this one has any.
+    ///
+    /// # Errors
+    /// What contradicts what.
+    pub fn check_one(&self, name: &ServiceName) -> Result<(), TableError> {
+        let Some(service) = self.services.get(name) else {
+            return Ok(());
+        };
+        if !service.hosts.is_empty() {
+            self.check_hosts()?;
+        }
+        service.check(name)
+    }
+
+    fn check_hosts(&self) -> Result<(), TableError> {
         let mut hosts = HashMap::new();
         for (name, service) in &self.services {
             for host in &service.hosts {
@@ -391,20 +414,26 @@ impl Table {
                     });
                 }
             }
-            let mut names = BTreeSet::new();
-            if let Some(twice) = service.revisions.iter().find(|r| !names.insert(&*r.name)) {
-                return Err(TableError::Revision {
-                    service: name.clone(),
-                    revision: twice.name.clone(),
-                });
-            }
-            if let Some((wrong, what)) = service.routing.wrong_name() {
-                return Err(TableError::Session {
-                    service: name.clone(),
-                    name: wrong.to_owned(),
-                    what,
-                });
-            }
+        }
+        Ok(())
+    }
+}
+
+impl Service {
+    fn check(&self, name: &ServiceName) -> Result<(), TableError> {
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.revisions.iter().find(|r| !names.insert(&*r.name)) {
+            return Err(TableError::Revision {
+                service: name.clone(),
+                revision: twice.name.clone(),
+            });
+        }
+        if let Some((wrong, what)) = self.routing.wrong_name() {
+            return Err(TableError::Session {
+                service: name.clone(),
+                name: wrong.to_owned(),
+                what,
+            });
         }
         Ok(())
     }
