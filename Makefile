@@ -1,5 +1,5 @@
 # Every target is one line; the work is in the scripts. `make demo` first.
-.PHONY: demo demo-stop test unit lint e2e e2e-kind apiserver-tests images chart cluster-up cluster-down cluster-selftest bench clean
+.PHONY: demo demo-stop test unit lint e2e e2e-kind e2e-gateway apiserver-tests images chart cluster-up cluster-down cluster-selftest bench clean
 
 demo:             ; @scripts/demo.sh
 demo-stop:        ; @scripts/demo.sh stop
@@ -8,6 +8,7 @@ unit:             ; @scripts/unit.sh
 lint:             ; @scripts/lint.sh
 e2e:              ; @e2e/run
 e2e-kind:         ; @e2e/run --kind
+e2e-gateway:      ; @e2e/run --gateway
 apiserver-tests:  ; @tests/run
 images:           ; @scripts/images.sh
 chart:            ; @scripts/chart.sh check

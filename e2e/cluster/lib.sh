@@ -16,10 +16,10 @@ name_cluster() {
   NAME=$1
   [[ $NAME =~ ^[a-z]([a-z0-9-]{0,9}[a-z0-9])?$ ]] || die "cluster name '$NAME': use 1 to 11 of a-z, 0-9 and -, beginning with a letter"
   R=${2:-$CLUSTER_ROOT/run/$NAME}
-  case $NAME in test) INDEX=1;; demo) INDEX=2;; api) INDEX=3;; bench) INDEX=4;; selftest) INDEX=5;; dev) INDEX=6;; *) INDEX=;; esac
+  case $NAME in test) INDEX=1;; demo) INDEX=2;; api) INDEX=3;; bench) INDEX=4;; selftest) INDEX=5;; dev) INDEX=6;; gateway) INDEX=8;; *) INDEX=;; esac
   INDEX=${3:-$INDEX}
   if [ -z "$INDEX" ] && [ -f "$R/index" ]; then INDEX=$(cat "$R/index"); fi
-  [ -n "$INDEX" ] || die "cluster name '$NAME' has no ports of its own: use test, demo, api, bench, selftest or dev, or give --index 7..15"
+  [ -n "$INDEX" ] || die "cluster name '$NAME' has no ports of its own: use test, demo, api, bench, selftest, dev or gateway, or give --index 9..15"
   [[ $INDEX =~ ^([1-9]|1[0-5])$ ]] || die "--index $INDEX: write a number from 1 to 15"
   [ ${#R} -le 80 ] || die "the state folder $R is longer than the 80 characters that Unix sockets in it allow: set ORTOLAN_CACHE or --state to a shorter path"
   API_PORT=$((16400 + 10 * INDEX)) ETCD_PORT=$((16401 + 10 * INDEX)) ETCD_PEER_PORT=$((16402 + 10 * INDEX))

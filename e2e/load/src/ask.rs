@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{Method, Request, StatusCode, Uri, header};
+use axum::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header, uri::Authority,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
+
+use crate::Way;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +18,12 @@ pub enum Error {
     /// The URL is none of ours.
     #[error("{0:?} is no http://host[:port]/path")]
     Url(String),
+    /// What stands between is no address.
+    #[error("{0:?} is no host:port to go through")]
+    Via(String),
+    /// A header that cannot be sent.
+    #[error("{0:?} is no header that can be sent")]
+    Header(String),
     /// The name has no address.
     #[error("{0} has no address: {1}")]
     Lookup(String, String),
@@ -54,19 +64,27 @@ pub struct Target {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) address: SocketAddr,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Target {
-    /// Looks the host up, once.
-    pub async fn find(url: &str) -> Result<Self, Error> {
+    /// Looks the host up, once: the URL's, or the one that the way leads through.
+    pub async fn find(url: &str, way: &Way) -> Result<Self, Error> {
         let bad = || Error::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| bad())?;
         let authority = uri.authority().ok_or_else(bad)?;
         if uri.scheme_str() != Some("http") {
             return Err(bad());
         }
-        let host = authority.host().to_owned();
-        let port = authority.port_u16().unwrap_or(80);
+        let (host, port) = match &way.via {
+            None => (
+                authority.host().to_owned(),
+                authority.port_u16().unwrap_or(80),
+            ),
+            Some(via) => through(via).ok_or_else(|| Error::Via(via.clone()))?,
+        };
+        let headers = way.headers.iter().map(|(name, value)| header(name, value));
+        let headers = headers.collect::<Result<_, _>>()?;
         let found = lookup_host((host.as_str(), port)).await;
         let lost = |why: String| Error::Lookup(host.clone(), why);
         let address = found
@@ -81,7 +99,20 @@ impl Target {
             host: authority.to_string(),
             path,
             address,
+            headers,
         })
+    }
+}
+
+fn through(via: &str) -> Option<(String, u16)> {
+    let via: Authority = via.parse().ok()?;
+    Some((via.host().to_owned(), via.port_u16()?))
+}
+
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
+    match (name.parse(), value.parse()) {
+        (Ok(name), Ok(value)) => Ok((name, value)),
+        _ => Err(Error::Header(format!("{name}: {value}"))),
     }
 }
 
@@ -124,6 +155,9 @@ impl Connection {
             .header(header::HOST, &target.host);
         if !content_type.is_empty() {
             request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(target.headers.clone());
         }
         let at = |stage| move |source| Error::Http { stage, source };
         let answer = self

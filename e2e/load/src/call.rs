@@ -25,6 +25,7 @@ use tonic::{
     body::Body,
     client::{Grpc, GrpcService},
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    metadata::MetadataMap,
 };
 
 use crate::ask::{Error, Target};
@@ -100,7 +101,8 @@ impl Channel {
             .parse()
             .map_err(|error| bad(format!("{error}")))?;
         let mut client = Grpc::with_origin(self, origin);
-        let request = tonic::Request::new(stream::iter(messages));
+        let mut request = tonic::Request::new(stream::iter(messages));
+        *request.metadata_mut() = MetadataMap::from_headers(target.headers.clone());
         let mut answers = client.streaming(request, path, AsItIs).await?.into_inner();
         while let Some(message) = answers.message().await? {
             answered.push(message);

@@ -7,7 +7,7 @@
 //! | `POST /runs` with an [`Order`] | [`Started`]: the load runs until it is stopped |
 //! | `GET /runs/{id}` | the [`Tally`] so far |
 //! | `DELETE /runs/{id}` | no more requests; the [`Tally`] when the last answer is in |
-//! | `POST /ask`, headers `x-url`, `x-method`, `x-content-type` | [`Answer`] to one request with that body |
+//! | `POST /ask`, headers `x-url`, `x-method`, `x-content-type`, `x-way` (a [`Way`], JSON) | [`Answer`] to one request with that body |
 //! | `POST /call` with a [`Call`] | [`Called`]: one gRPC call |
 //! | `GET /healthz` | `200` |
 //!
@@ -26,11 +26,26 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 pub use web::router;
 
+/// How a request comes to the URL's host, where it does not go there straight and as it is.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Way {
+    /// `host:port` to connect to, in the place of the URL's own: a gateway before it. The URL's host stays the
+    /// request's `Host` or `:authority`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    /// Headers of each request, beside those that it has anyhow.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+}
+
 /// What to send, how often, and what to read out of the answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Order {
     /// `http://host[:port]/path`; the host is looked up once, when the load starts.
     pub url: String,
+    /// Through what, and with which headers.
+    #[serde(default)]
+    pub way: Way,
     /// The body of each request, JSON. Without one the request is a GET.
     pub body: Option<serde_json::Value>,
     /// In the place of `body`, bodies that take turns over all clients.
@@ -107,6 +122,9 @@ pub struct Seen {
 pub struct Call {
     /// `http://host[:port]/package.Service/Method`.
     pub url: String,
+    /// Through what, and with which headers.
+    #[serde(default)]
+    pub way: Way,
     /// The messages to send, in base64; one for a unary call.
     pub messages: Vec<String>,
 }

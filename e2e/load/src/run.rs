@@ -49,7 +49,7 @@ struct Shared {
 impl Run {
     /// Finds the target and starts the clients.
     pub async fn start(order: Order) -> Result<Self, Error> {
-        let target = Target::find(&order.url).await?;
+        let target = Target::find(&order.url, &order.way).await?;
         let text = |body: &Value| Bytes::from(body.to_string());
         let bodies = match (&order.message, &order.body) {
             (Some(message), _) => {

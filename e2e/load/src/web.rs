@@ -20,7 +20,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::time::timeout;
 
 use crate::{
-    Answer, Call, Called, Order, Started, Tally,
+    Answer, Call, Called, Order, Started, Tally, Way,
     ask::{Connection, Target},
     call::Channel,
     run::Run,
@@ -95,7 +95,7 @@ async fn call(Json(call): Json<Call>) -> Result<Json<Called>, Refusal> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| bad(format!("a message is no base64: {error}")))?;
     let called = async {
-        let target = Target::find(&call.url).await?;
+        let target = Target::find(&call.url, &call.way).await?;
         let mut channel = Channel::open(&target).await?;
         Ok::<_, crate::ask::Error>(channel.call(&target, messages).await)
     };
@@ -124,8 +124,12 @@ async fn ask(headers: HeaderMap, body: Bytes) -> Result<Json<Answer>, Refusal> {
     let bad = |what: String| (StatusCode::UNPROCESSABLE_ENTITY, format!("{what}\n"));
     let method = Method::from_bytes(header("x-method").as_bytes())
         .map_err(|_| bad("x-method names the method".into()))?;
+    let way = match header("x-way") {
+        "" => Way::default(),
+        way => serde_json::from_str(way).map_err(|error| bad(format!("x-way: {error}")))?,
+    };
     let asked = async {
-        let target = Target::find(header("x-url")).await?;
+        let target = Target::find(header("x-url"), &way).await?;
         Connection::open(&target)
             .await?
             .ask(&target, method, header("x-content-type"), body)

@@ -6,6 +6,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     Json, Router,
     body::{Body, Bytes},
+    extract::Request,
     http::{HeaderMap, HeaderValue, StatusCode},
     response::Response,
     routing::{get, post},
@@ -13,7 +14,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures::stream;
 use http_body_util::StreamBody;
-use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally, router};
+use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally, Way, router};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -31,6 +32,7 @@ fn order(target: SocketAddr, path: &str) -> Order {
     Order {
         bodies: Vec::new(),
         url: format!("http://{target}{path}"),
+        way: Way::default(),
         body: None,
         message: None,
         pointer: "/y/0".into(),
@@ -221,6 +223,7 @@ async fn a_single_call_may_send_and_get_several_messages_or_a_status() {
     let call = async |path: &str, messages: &[&str]| {
         let call = Call {
             url: format!("http://{target}{path}"),
+            way: Way::default(),
             messages: messages.iter().map(|m| BASE64_STANDARD.encode(m)).collect(),
         };
         let request = reqwest::Client::new().post(format!("http://{base}/call"));
@@ -249,4 +252,99 @@ async fn a_single_call_may_send_and_get_several_messages_or_a_status() {
         (called.code, called.message.as_str()),
         (14, "shutting down")
     );
+}
+
+/// The host that a request names, and its header `x-by`.
+fn who(request: &Request) -> String {
+    let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
+    let host = request.uri().authority().map(|a| a.as_str());
+    let host = host.or_else(|| header("host")).unwrap_or_default();
+    format!("{host} {}", header("x-by").unwrap_or_default())
+}
+
+/// Stands between, and tells who asked.
+fn gateway() -> Router {
+    let framed = |text: String| {
+        let length = u32::try_from(text.len()).unwrap();
+        let mut frame = vec![0];
+        frame.extend(length.to_be_bytes());
+        frame.extend(text.into_bytes());
+        Bytes::from(frame)
+    };
+    Router::new()
+        .route(
+            "/who",
+            get(|request: Request| async move { Json(serde_json::json!({"y": [who(&request)]})) }),
+        )
+        .route(
+            "/s.S/Who",
+            post(async move |request: Request| answered(framed(who(&request)), "0", "")),
+        )
+}
+
+#[tokio::test]
+async fn what_goes_through_a_gateway_names_its_own_host_and_carries_its_headers() {
+    let (base, via) = (serve(router()).await, serve(gateway()).await.to_string());
+    let way = Way {
+        via: Some(via),
+        headers: [("x-by".to_owned(), "me".to_owned())].into(),
+    };
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let url = |path: &str| format!("http://model.example.test{path}");
+    let load = Order {
+        url: url("/who"),
+        way: way.clone(),
+        ..order(nowhere, "")
+    };
+    let tally = tally(&load).await;
+    assert!(tally.failed == 0, "{tally:?}");
+    let seen: Vec<_> = tally.answers.keys().collect();
+    assert_eq!(seen, ["\"model.example.test me\""]);
+
+    let http = reqwest::Client::new();
+    let request = http.post(format!("http://{base}/ask")).headers(
+        [
+            ("x-url", url("/who")),
+            ("x-method", "GET".into()),
+            ("x-way", serde_json::to_string(&way).unwrap()),
+        ]
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .into_iter()
+        .collect(),
+    );
+    let answer: Answer = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer.body, r#"{"y":["model.example.test me"]}"#);
+
+    let call = Call {
+        url: url("/s.S/Who"),
+        way,
+        messages: vec![BASE64_STANDARD.encode("x")],
+    };
+    let request = http.post(format!("http://{base}/call")).json(&call);
+    let called: Called = request.send().await.unwrap().json().await.unwrap();
+    let told = BASE64_STANDARD.decode(&called.messages[0]).unwrap();
+    assert_eq!(told, b"model.example.test me");
+}
+
+#[tokio::test]
+async fn a_way_that_leads_nowhere_is_refused_with_what_is_wrong() {
+    let base = serve(router()).await;
+    for (way, words) in [
+        (
+            r#"{"via": "gateway"}"#,
+            "\"gateway\" is no host:port to go through",
+        ),
+        (r#"{"headers": {"x y": "1"}}"#, "\"x y: 1\" is no header"),
+        (r#"{"via": 80}"#, "x-way"),
+    ] {
+        let request = reqwest::Client::new()
+            .post(format!("http://{base}/ask"))
+            .header("x-url", "http://model.example.test/")
+            .header("x-method", "GET")
+            .header("x-way", way);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 422);
+        let said = answer.text().await.unwrap();
+        assert!(said.contains(words), "{said}");
+    }
 }

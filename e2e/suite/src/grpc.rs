@@ -2,7 +2,8 @@
 //! what they mean stands here.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use ortolan_e2e_load::{Called, Order};
+use kube::Client;
+use ortolan_e2e_load::{Call, Called, Order, Way};
 use prost::Message;
 pub use tonic_health::pb as health;
 
@@ -102,6 +103,40 @@ impl<A> Ended<A> {
     }
 }
 
+/// The path of an inference.
+pub(crate) const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+
+/// One call from a pod in the cluster.
+pub(crate) async fn call<Q: Message, A: Message + Default>(
+    client: &Client,
+    url: String,
+    way: Way,
+    messages: &[Q],
+) -> Result<Ended<A>> {
+    let messages = messages
+        .iter()
+        .map(|message| BASE64_STANDARD.encode(message.encode_to_vec()))
+        .collect();
+    let called: Called = load::call(client, &Call { url, way, messages }).await?;
+    let answers = called.messages.iter().map(|message| decoded(message));
+    Ok(Ended {
+        code: called.code,
+        sentence: called.message,
+        answers: answers.collect::<Result<_>>()?,
+    })
+}
+
+/// Load by gRPC on a tiny model.
+pub(crate) fn order(model: &str, url: String) -> Order {
+    let message = tiny(model, "").encode_to_vec();
+    Order {
+        bodies: Vec::new(),
+        body: None,
+        message: Some(BASE64_STANDARD.encode(message)),
+        ..Load::order(url)
+    }
+}
+
 impl Service {
     /// One gRPC call: all messages are sent, then the answers are read to the end.
     ///
@@ -112,18 +147,8 @@ impl Service {
         method: &str,
         messages: &[Q],
     ) -> Result<Ended<A>> {
-        let messages = messages
-            .iter()
-            .map(|message| BASE64_STANDARD.encode(message.encode_to_vec()))
-            .collect();
         let url = self.url(&format!("/{method}"));
-        let called: Called = load::call(&self.client, url, messages).await?;
-        let answers = called.messages.iter().map(|message| decoded(message));
-        Ok(Ended {
-            code: called.code,
-            sentence: called.message,
-            answers: answers.collect::<Result<_>>()?,
-        })
+        call(&self.client, url, Way::default(), messages).await
     }
 
     /// Load by gRPC through the Service's own address, on a tiny model; [`counted`] reads the answers.
@@ -131,13 +156,6 @@ impl Service {
     /// # Errors
     /// When the generator cannot be told.
     pub async fn grpc_load(&self) -> Result<Load> {
-        let message = tiny(&self.name, "").encode_to_vec();
-        let order = Order {
-            bodies: Vec::new(),
-            body: None,
-            message: Some(BASE64_STANDARD.encode(message)),
-            ..Load::order(self.url("/inference.GRPCInferenceService/ModelInfer"))
-        };
-        Load::start(&self.client, &order).await
+        Load::start(&self.client, &order(&self.name, self.url(INFER))).await
     }
 }

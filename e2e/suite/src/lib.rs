@@ -5,6 +5,7 @@
 //!   Test ─ a namespace of its own, PodSecurity restricted
 //!    ├ Service   apply · wait for conditions · ask          → API server
 //!    ├ Load      starts and stops; counts every failure     → a pod in the cluster, through the Service's address
+//!    ├ Gateway   the same by host name, for `gateway::*`    → through the Gateway of e2e/gateway
 //!    └ failed?   describe · events · logs of everybody      → the terminal
 //!   Install ─ once a run: chart, model store, load generator
 //!   Node    ─ the single node of e2e/cluster: its programs stop and start one by one
@@ -18,6 +19,7 @@
 
 mod command;
 mod error;
+mod gateway;
 pub mod grpc;
 mod install;
 mod load;
@@ -27,9 +29,11 @@ mod test;
 
 pub use command::{example, helm, helm_values, image, kubectl, kubectl_in};
 pub use error::{Failure, Result};
+pub use gateway::{Gateway, Host};
 pub use install::{Install, RELEASE, SYSTEM, scratch};
 pub use load::{Load, Reply, now};
 pub use node::Node;
+pub use ortolan_e2e_load::Tally;
 pub use service::{Service, other_model, spec};
 pub use test::Test;
 

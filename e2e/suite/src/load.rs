@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::Request;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::ListParams};
-use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally};
+use ortolan_e2e_load::{Answer, Call, Called, Order, Started, Tally, Way};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -85,10 +85,13 @@ pub(crate) async fn ask(
     client: &Client,
     method: &str,
     url: &str,
+    way: &Way,
     content_type: &str,
     body: Vec<u8>,
 ) -> Result<Reply> {
+    let way = serde_json::to_string(way)?;
     let headers = [
+        ("x-way", way.as_str()),
         ("x-url", url),
         ("x-method", method),
         ("x-content-type", content_type),
@@ -102,9 +105,9 @@ pub(crate) async fn ask(
 }
 
 /// One gRPC call from inside the cluster; its messages in base64.
-pub(crate) async fn call(client: &Client, url: String, messages: Vec<String>) -> Result<Called> {
+pub(crate) async fn call(client: &Client, call: &Call) -> Result<Called> {
     let headers = [("content-type", "application/json")];
-    let body = serde_json::to_vec(&Call { url, messages })?;
+    let body = serde_json::to_vec(call)?;
     let sender = Sender::find(client).await?;
     sender.call("POST", "/call", &headers, body).await
 }
@@ -123,6 +126,7 @@ impl Load {
     pub(crate) fn order(url: String) -> Order {
         Order {
             url,
+            way: Way::default(),
             message: None,
             body: Some(json!({"inputs": [
                 {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}

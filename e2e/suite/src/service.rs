@@ -11,6 +11,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use ortolan_crds::{InferenceService, names};
+use ortolan_e2e_load::Way;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -312,7 +313,8 @@ impl Service {
     /// # Errors
     /// When there is no answer; an answer of any status is one.
     pub async fn get_path(&self, path: &str) -> Result<Reply> {
-        load::ask(&self.client, "GET", &self.url(path), "", Vec::new()).await
+        let url = self.url(path);
+        load::ask(&self.client, "GET", &url, &Way::default(), "", Vec::new()).await
     }
 
     /// POST.
@@ -320,7 +322,16 @@ impl Service {
     /// # Errors
     /// When there is no answer; an answer of any status is one.
     pub async fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply> {
-        load::ask(&self.client, "POST", &self.url(path), content_type, body).await
+        let url = self.url(path);
+        load::ask(
+            &self.client,
+            "POST",
+            &url,
+            &Way::default(),
+            content_type,
+            body,
+        )
+        .await
     }
 
     /// V2 infer with these inputs.

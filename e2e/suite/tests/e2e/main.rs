@@ -11,6 +11,7 @@ mod disturbance;
 mod drain;
 mod examples;
 mod first;
+mod gateway;
 mod gpu;
 mod grpc;
 mod installs;
