@@ -108,7 +108,7 @@ refusals() {
   refuses "at '/watchNamespace'" --set namespaced=true,watchNamespace=Team_A
   refuses "at '/images/registry'" --set images.registry=registry.example.com/
   refuses "set namespaced=true to watch that namespace only" --set watchNamespace=team-a
-  refuses "name it in router.stats.existingSecret" --set router.enabled=true
+  refuses "additional properties 'stat' not allowed" --set router.stat=x
   refuses "metrics.serviceMonitor.enabled needs metrics.service.enabled" --set metrics.serviceMonitor.enabled=true,metrics.service.enabled=false
 }
 

@@ -136,21 +136,32 @@ the_operator_may_do_its_work_and_nothing_else() {
   expect 'uninstalled' uninstall ortolan e
 }
 
-the_routers_token_is_made_once_and_another_one_may_be_named() {
-  local token
-  # In a namespace that is not there yet, too, the chart knows that there is a cluster.
-  expect 'is installed' install ortolan j --create-namespace --set router.enabled=true || return 1
-  token=$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')
-  equal "$(printf %s "$token" | base64 -d | wc -c)" 48 "the token's length" || return 1
-  expect 'is upgraded' upgrade ortolan j --set router.enabled=true --set router.replicas=3 || return 1
-  equal "$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')" "$token" "the token after an upgrade" || return 1
-  may yes j watch endpointslices.discovery.k8s.io j && may no j list endpointslices.discovery.k8s.io a && may no j get secrets/ortolan-router-stats j || return 1
-  expect 'is upgraded' upgrade ortolan j --set router.enabled=true --set router.stats.existingSecret=mine || return 1
-  equal "$(kubectl get secrets -n "$PREFIX-j" -o name | grep -c router-stats || true)" 0 "the Secret that nobody needs is gone" || return 1
-  equal "$(kubectl get deployments -n "$PREFIX-j" -o 'jsonpath={.items[*].spec.template.spec.volumes[?(@.name=="stats-token")].secret.secretName}')" "mine mine" "both mount the one that is named" || return 1
-  expect 'uninstalled' uninstall ortolan j || return 1
+# earlier_chart: as charts were whose operator showed the routers a Secret.
+earlier_chart() {
+  rm -rf "$WORK/earlier"; cp -r "$CHART" "$WORK/earlier"
+  sed -i '/^          projected:$/,/^                  path: token$/c\          secret: {secretName: ortolan-router-stats, items: [{key: token, path: token}]}' "$WORK/earlier/templates/deployment.yaml"
+  sed -i 's/^  clusterDomain: .*/&\n  stats: {existingSecret: ""}/' "$WORK/earlier/values.yaml"
+  CHART_AT=$WORK/earlier
+}
+# shown PATH: of the volume with the operator's token.
+shown() { kubectl get deployment ortolan-operator -n "$PREFIX-j" -o "jsonpath={.spec.template.spec.volumes[?(@.name==\"stats-token\")]$1}"; }
+
+the_operator_shows_the_routers_a_token_of_its_own_account_and_an_earlier_release_goes_over_to_it() {
+  local out account=system:serviceaccount:$PREFIX-j:ortolan-router
+  namespace j
+  earlier_chart
   expect 'is installed' install ortolan j --set router.enabled=true || return 1
-  [ "$(kubectl get secret ortolan-router-stats -n "$PREFIX-j" -o 'jsonpath={.data.token}')" != "$token" ] || { fail "the token of another install"; return 1; }
+  equal "$(shown .secret.secretName)" ortolan-router-stats "the earlier chart's volume" || return 1
+  CHART_AT=''
+  expect 'is upgraded' upgrade ortolan j --reuse-values || return 1
+  equal "$(shown .secret)" "" "nothing is left of the Secret" || return 1
+  equal "$(shown '.projected.sources[*].serviceAccountToken.audience')" ortolan-router-stats "whom the token is for" || return 1
+  equal "$(kubectl get secrets -n "$PREFIX-j" -l app.kubernetes.io/name=ortolan -o name)" "" "the chart makes no Secret" || return 1
+  out=$(kubectl get deployment ortolan-router -n "$PREFIX-j" -o 'jsonpath={.spec.template.spec.containers[0].args}')
+  case $out in *"\"--stats-reader=$PREFIX-j/ortolan-operator\""*) ;; *) fail "the routers must take the operator's account: $out"; return 1 ;; esac
+  # By a role that every cluster has; we grant nothing.
+  equal "$(kubectl auth can-i get /openid/v1/jwks --as "$account" --as-group system:serviceaccounts)" yes "the routers may read the API server's keys" || return 1
+  may yes j watch endpointslices.discovery.k8s.io j && may no j list endpointslices.discovery.k8s.io a && may no j create serviceaccounts:token j || return 1
   expect 'uninstalled' uninstall ortolan j
 }
 
@@ -238,7 +249,7 @@ lifecycle() {
     another_name_and_namespace_takes_the_kept_crd_over_without_a_flag \
     two_namespaced_installs_share_the_crd \
     the_operator_may_do_its_work_and_nothing_else \
-    the_routers_token_is_made_once_and_another_one_may_be_named \
+    the_operator_shows_the_routers_a_token_of_its_own_account_and_an_earlier_release_goes_over_to_it \
     people_read_or_write_by_their_role \
     a_crd_that_is_not_of_helm_is_left_alone_and_an_old_one_is_refused \
     a_release_that_made_the_crd_removes_it_with_keep_false \

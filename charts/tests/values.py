@@ -5,7 +5,7 @@
 
 VALUES.json is what Helm itself reads from values.yaml. Checked: every value has a schema with a description, the schema's `default` is
 the value, no object takes unknown keys unless it is a map, nothing is described that does not exist, and the table in the README (between
-the markers) is the one generated from the schema. `bless` writes that table.
+the markers) is the one generated from the schema. What is deprecated is taken from who gives it, and stands nowhere else. `bless` writes that table.
 """
 
 import json
@@ -24,6 +24,8 @@ def is_group(schema):
 def leaves(schema, path=""):
     """(path, schema) of every value, in the order of the file."""
     for name, child in schema.get("properties", {}).items():
+        if child.get("deprecated"):
+            continue
         at = f"{path}.{name}" if path else name
         if is_group(child):
             yield from leaves(child, at)
@@ -45,7 +47,10 @@ def problems(schema, values, path=""):
             yield f"{at}: the schema has no description"
         if name in NOT_IN_VALUES and not path:
             continue
-        if name not in values:
+        if child.get("deprecated"):
+            if name in values:
+                yield f"{at}: is deprecated in values.schema.json and stands in values.yaml"
+        elif name not in values:
             yield f"{at}: stands in values.schema.json but not in values.yaml"
         elif is_group(child):
             yield from problems(child, values[name], at + ".")

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{ArgGroup, Parser, ValueEnum};
 use jiff::fmt::friendly::SpanParser;
 
+use crate::stats::token::Account;
+
 /// Routes the requests of inference services: splits them over revisions, balances them over pods, tries again, and
 /// holds them while there is no pod.
 #[derive(Clone, Debug, Parser)]
@@ -197,8 +199,18 @@ pub struct Stats {
     #[arg(long, value_name = "ADDR", env = "ORTOLAN_STATS")]
     pub stats: Option<SocketAddr>,
 
+    /// With --stats, in a cluster: this ServiceAccount reads the stream, by a token of its own for the audience
+    /// ortolan-router-stats. Written NAMESPACE/NAME.
+    #[arg(
+        long,
+        value_name = "ACCOUNT",
+        conflicts_with = "stats_token_file",
+        env = "ORTOLAN_STATS_READER"
+    )]
+    pub stats_reader: Option<Account>,
+
     /// With --stats: who reads the stream has to send what stands in this file as a bearer token. The file may change.
-    /// Without it the address has to be one of loopback.
+    /// Without this and --stats-reader the address has to be one of loopback.
     #[arg(long, value_name = "FILE", env = "ORTOLAN_STATS_TOKEN_FILE")]
     pub stats_token_file: Option<PathBuf>,
 
@@ -243,9 +255,25 @@ mod tests {
             &["--state", "x", "--kubernetes"],
             &["--state", "x", "--last-state", "y"],
             &["--kubernetes", "--router-service", "a/b"],
+            &[
+                "--state",
+                "x",
+                "--stats-reader",
+                "a/b",
+                "--stats-token-file",
+                "y",
+            ],
         ] {
             assert!(read(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn who_reads_the_counts_is_an_account() {
+        let of = |account| read(&["--kubernetes", "--stats-reader", account]);
+        let account = of("ns/operator").unwrap().stats.stats_reader.unwrap();
+        assert_eq!(account.to_string(), "system:serviceaccount:ns:operator");
+        assert!(of("operator").unwrap_err().contains("write NAMESPACE/NAME"));
     }
 
     #[test]

@@ -129,7 +129,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let directory = directory(&options, &metrics);
     let listener = bind(options.http, "--http").await?;
     let admin = bind(options.admin, "--admin").await?;
-    let stats = match Stats::of(&options.stats, Arc::clone(&directory))? {
+    let stats = match Stats::of(&options.stats, None, Arc::clone(&directory)).await? {
         Some(stats) => Some((bind(stats.address, "--stats").await?, stats)),
         None => None,
     };

@@ -1,15 +1,14 @@
 //! `GET /stats`: a stream of what came of the requests, for the operator; the frames of [`ortolan_stats`].
 //!
-//! On an address of its own, behind a bearer token. The first frame has every service, then one comes each second with
+//! On an address of its own, behind a [`door`]. The first frame has every service, then one comes each second with
 //! those that changed, and at once when the first request of a service has to wait for a pod. Invariants: what a reader
-//! does not take piles up nowhere, since each frame is made when it can be sent; without a token nobody but this machine
-//! can read.
+//! does not take piles up nowhere, since each frame is made when it can be sent; where nothing opens it nobody but this
+//! machine can read.
 
 use std::{
     collections::HashMap,
     fs,
     net::SocketAddr,
-    path::{Path, PathBuf},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -25,14 +24,20 @@ use axum::{
 use bytes::Bytes;
 use futures::stream;
 use jiff::Timestamp;
+use kube::Client;
 use ortolan_stats::{Frame, PATH};
-use subtle::ConstantTimeEq;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep_until},
 };
 
+use self::door::Door;
 use crate::{directory::Directory, failure::Failure, live::Live, options, tally::Mark};
+
+mod door;
+mod keyring;
+mod signature;
+pub mod token;
 
 /// Between two frames.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -46,20 +51,11 @@ const READERS: usize = 8;
 pub struct Stats {
     /// Where.
     pub address: SocketAddr,
-    token: Option<PathBuf>,
+    door: Door,
     name: String,
     started: Timestamp,
     directory: Arc<Directory>,
     readers: Arc<Semaphore>,
-}
-
-/// The token in a file, without the space around it.
-fn token(path: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-    match text.trim() {
-        "" => Err("it is empty".to_owned()),
-        token => Ok(token.to_owned()),
-    }
 }
 
 fn host_name() -> Option<String> {
@@ -68,37 +64,24 @@ fn host_name() -> Option<String> {
 }
 
 impl Stats {
-    /// As the options say; `None` when they want no stream.
+    /// As the options say; `None` when they want no stream. The API server is asked through this client, by default the
+    /// cluster's own.
     ///
     /// # Errors
-    /// When the token cannot be read, or there is none and the address can be reached from elsewhere.
-    pub fn of(
+    /// When what is to open it cannot be used, or nothing is and the address can be reached from elsewhere.
+    pub async fn of(
         options: &options::Stats,
+        client: Option<Client>,
         directory: Arc<Directory>,
     ) -> Result<Option<Self>, Failure> {
         let Some(address) = options.stats else {
             return Ok(None);
         };
-        match &options.stats_token_file {
-            Some(path) => {
-                token(path).map_err(|why| {
-                    Failure::Option(format!(
-                        "--stats-token-file {}: {why}; write a token into it, for instance 32 random letters",
-                        path.display()
-                    ))
-                })?;
-            }
-            None if address.ip().is_loopback() => {}
-            None => {
-                return Err(Failure::Option(format!(
-                    "--stats {address} could be read by everybody: give --stats-token-file, or an address of loopback such as 127.0.0.1:9091"
-                )));
-            }
-        }
+        let door = Door::of(options, client).await?;
         let name = options.router_name.clone().filter(|name| !name.is_empty());
         Ok(Some(Self {
             address,
-            token: options.stats_token_file.clone(),
+            door,
             name: name
                 .or_else(host_name)
                 .unwrap_or_else(|| "router".to_owned()),
@@ -112,35 +95,10 @@ impl Stats {
     pub fn paths(self) -> Router {
         Router::new().route(PATH, get(stream)).with_state(self)
     }
-
-    /// Why a request may not read; `None`: it may.
-    fn refuses(&self, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
-        let path = self.token.as_deref()?;
-        let right = match token(path) {
-            Ok(right) => right,
-            Err(why) => {
-                tracing::error!("the token in {} cannot be read: {why}", path.display());
-                let message = "the router cannot read its token: its log says why";
-                return Some((StatusCode::SERVICE_UNAVAILABLE, message));
-            }
-        };
-        let value = headers.get(header::AUTHORIZATION);
-        let given = value.and_then(|v| v.to_str().ok()?.split_once(' '));
-        let is_right = given.is_some_and(|(scheme, given)| {
-            scheme.eq_ignore_ascii_case("bearer")
-                && bool::from(given.trim().as_bytes().ct_eq(right.as_bytes()))
-        });
-        (!is_right).then_some(UNKNOWN)
-    }
 }
 
-const UNKNOWN: (StatusCode, &str) = (
-    StatusCode::UNAUTHORIZED,
-    "send the router's token, as Authorization: Bearer TOKEN",
-);
-
 async fn stream(State(stats): State<Stats>, headers: HeaderMap) -> Response {
-    if let Some((code, message)) = stats.refuses(&headers) {
+    if let Some((code, message)) = stats.door.refuses(&headers).await {
         let mut answer = (code, message).into_response();
         if code == StatusCode::UNAUTHORIZED {
             let bearer = header::HeaderValue::from_static("Bearer");
@@ -234,6 +192,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::directory::tests::without_table;
 
@@ -241,12 +201,13 @@ mod tests {
         options::Stats {
             stats: Some(address.parse().unwrap()),
             stats_token_file: file.map(Into::into),
+            stats_reader: None,
             router_name: Some("router-a".into()),
         }
     }
 
-    #[test]
-    fn an_address_that_others_reach_needs_a_token() {
+    #[tokio::test]
+    async fn an_address_that_others_reach_needs_a_token() {
         let folder = tempfile::tempdir().unwrap();
         let (empty, some) = (folder.path().join("empty"), folder.path().join("some"));
         fs::write(&empty, "\n").unwrap();
@@ -256,15 +217,17 @@ mod tests {
             ("127.0.0.1:1", None, None),
             ("[::1]:1", None, None),
             ("0.0.0.0:1", Some(&some), None),
-            ("0.0.0.0:1", None, Some("give --stats-token-file")),
+            (
+                "0.0.0.0:1",
+                None,
+                Some("give --stats-reader, --stats-token-file"),
+            ),
             ("127.0.0.1:1", Some(&empty), Some("it is empty")),
             ("127.0.0.1:1", Some(&missing), Some("No such file")),
         ] {
-            let of = Stats::of(
-                &options(address, file.map(|f| &**f)),
-                Arc::new(without_table()),
-            );
-            match (of, wrong) {
+            let options = options(address, file.map(|f| &**f));
+            let of = Stats::of(&options, None, Arc::new(without_table()));
+            match (of.await, wrong) {
                 (Ok(Some(_)), None) => {}
                 (Err(error), Some(wrong)) => {
                     assert!(error.to_string().contains(wrong), "{error}");
@@ -274,11 +237,8 @@ mod tests {
         }
         let mut none = options("127.0.0.1:1", None);
         none.stats = None;
-        assert!(
-            Stats::of(&none, Arc::new(without_table()))
-                .unwrap()
-                .is_none()
-        );
+        let of = Stats::of(&none, None, Arc::new(without_table()));
+        assert!(of.await.unwrap().is_none());
     }
 
     #[tokio::test]
@@ -286,8 +246,9 @@ mod tests {
         let directory = Arc::new(without_table());
         let table = |text: &str| directory.replace(serde_saphyr::from_str(text).unwrap());
         table("services: {demo/cats: {generation: 3}, demo/dogs: {}}").unwrap();
-        let stats = Stats::of(&options("127.0.0.1:1", None), Arc::clone(&directory));
-        let stats = stats.unwrap().unwrap();
+        let options = options("127.0.0.1:1", None);
+        let stats = Stats::of(&options, None, Arc::clone(&directory));
+        let stats = stats.await.unwrap().unwrap();
         let permit = Arc::clone(&stats.readers).try_acquire_owned().unwrap();
         let mut reader = Reader {
             wakes: directory.wakes(),

@@ -10,9 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::{Json, http::StatusCode, routing::get};
 use futures::future::join_all;
 use http::Request;
 use ortolan_stats::{Frame, Outcome, Service};
+use serde_json::json;
 use support::{Client, Pod, Router, eventually};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -313,4 +315,80 @@ async fn only_who_has_the_token_reads_and_the_token_may_change() {
     let (code, said) = support::refused(&["--state", path], &["--stats", "0.0.0.0:0"]);
     assert_eq!(code, 20);
     assert!(said.contains("could be read by everybody"), "{said}");
+}
+
+/// An RSA key, whose private half was thrown away when it had signed [`TOKEN`]; that one ends in 2100.
+const MODULUS: &str = "r23UJLGTk8O7-V6uE8P55GSwPjcUJLW3Fv-3OMY3u4sww2rXLOgG9NcxzdhC7vy2T3IWftZF1npwJSCye3RsjJ0qwqWV7D5nrgLIl8ZG1QotFd9iJACWmS6XNKlg0XvfSy4XipdY5BZLg6xPrCSNV0KzmwMrH8JrJyyLTR84QpSZvDqs5cFnzRCeDKMNNPHPfQQ8LYpZUCXrKLHhXzqZOVLKSVbPaxMlhDcm6SpQcnNbsGrwHCkahgD-sukG5Uws9N5PhX28A4d0vFMsHfY2qrkWXkRcez4xJtJ8klP6bhYZ7vGpAZT0_GxgKwIkZQ3Kw7-fCh7C3bIvHsDQjpugtQ";
+const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6InJzYSJ9.eyJhdWQiOlsib3J0b2xhbi1yb3V0ZXItc3RhdHMiXSwiZXhwIjo0MTAyNDQ0ODAwLCJpYXQiOjE3NjcyMjU2MDAsImlzcyI6Imh0dHBzOi8va3ViZXJuZXRlcy5kZWZhdWx0LnN2Yy5jbHVzdGVyLmxvY2FsIiwibmJmIjoxNzY3MjI1NjAwLCJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6b3J0b2xhbi1zeXN0ZW06b3J0b2xhbi1vcGVyYXRvciJ9.Bk2Aa_28msGbGUBz29zKgOK0F-RDstvfc3XpB6mw_nmBiXZ3ofb6U_RUlvLEWMHjRBFwwMB2qD9CdSerSf35sr6SeyG1cMopboEzkIokIj9bDlYu1_mUW6-O7za4bJGkKRqPlTNuCZAsviSDEh2REco1JeGG3LedxN_IY3XcVNjaTChWtXSOltS5gcpicl16ZshfYzhN580pCNCC4kWgpEzrLqg4QC-rfGlZsHsFoYQ4k73ik2M05_fOX-SWeLRhYMp5ZTbnQqW7JR49nBDOAgOtpIyjIxmOJi4MpUWi_un_Cul_Yq1yTe5Z0M-SV3Lwv7EVm_7fD7MEbJ4Nh4YTgw";
+
+/// An API server that tells its keys, or refuses to.
+async fn api_server(tells_its_keys: bool) -> SocketAddr {
+    let issuer = json!({"issuer": "https://kubernetes.default.svc.cluster.local"});
+    let key = json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "rsa", "n": MODULUS, "e": "AQAB"});
+    let no = json!({"kind": "Status", "status": "Failure", "code": 403, "message": "no"});
+    let keys = match tells_its_keys {
+        true => (StatusCode::OK, Json(json!({"keys": [key]}))),
+        false => (StatusCode::FORBIDDEN, Json(no)),
+    };
+    let paths = axum::Router::new()
+        .route(
+            "/.well-known/openid-configuration",
+            get(async || Json(issuer)),
+        )
+        .route("/openid/v1/jwks", get(async || keys));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, paths).await });
+    address
+}
+
+#[tokio::test]
+async fn in_a_cluster_one_account_reads_and_the_log_says_which_role_is_missing() {
+    let options = |reader| ["--stats", "127.0.0.1:0", "--stats-reader", reader];
+    let client = reqwest::Client::new();
+    let ask = async |router: &Router, given: Option<String>| {
+        let mut request = client.get(router.stats());
+        if let Some(given) = given {
+            request = request.header("authorization", given);
+        }
+        let answer = request.send().await.unwrap();
+        let code = answer.status().as_u16();
+        let said = match code {
+            200 => String::new(),
+            _ => answer.text().await.unwrap(),
+        };
+        (code, said)
+    };
+    let bearer = Some(format!("Bearer {TOKEN}"));
+    let tells = api_server(true).await;
+    let router = Router::watching(tells, &options("ortolan-system/ortolan-operator"));
+    assert_eq!(ask(&router, bearer.clone()).await.0, 200);
+    let (code, said) = ask(&router, None).await;
+    assert_eq!(
+        (code, &*said),
+        (
+            401,
+            "send a token of system:serviceaccount:ortolan-system:ortolan-operator for the audience ortolan-router-stats, as Authorization: Bearer TOKEN"
+        )
+    );
+    let (code, said) = ask(&router, Some(format!("Basic {TOKEN}"))).await;
+    assert_eq!(code, 401, "{said}");
+    let (code, said) = ask(&router, Some(format!("Bearer {TOKEN}x"))).await;
+    assert_eq!(code, 401, "{said}");
+
+    let router = Router::watching(tells, &options("ortolan-system/another"));
+    let (code, said) = ask(&router, bearer.clone()).await;
+    assert_eq!(code, 401);
+    assert!(said.contains("it is of system:serviceaccount:ortolan-system:ortolan-operator, and system:serviceaccount:ortolan-system:another reads here"), "{said}");
+
+    let router = Router::watching(
+        api_server(false).await,
+        &options("ortolan-system/ortolan-operator"),
+    );
+    assert_eq!(ask(&router, bearer).await.0, 503);
+    let log = router.log();
+    assert!(
+        log.contains("ClusterRoleBinding system:service-account-issuer-discovery"),
+        "{log}"
+    );
 }

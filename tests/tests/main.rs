@@ -13,4 +13,5 @@ mod lifecycle;
 mod requests;
 mod rollouts;
 mod router;
+mod stats_reader;
 mod upgrade;

@@ -1,7 +1,6 @@
 {{- /*
 Names, labels and images. Inputs: .Values and .Release; outputs are strings (or YAML text) for the templates beside this file.
-Invariant: nothing here depends on the time, and nothing but the routers' token is random, which is made only where a cluster keeps it: applying the rendered
-YAML twice changes nothing.
+Invariant: nothing here depends on the time and nothing is random: applying the rendered YAML twice changes nothing.
 */ -}}
 
 {{- define "ortolan.name" -}}
@@ -38,28 +37,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{- define "ortolan.router" -}}
 {{- include "ortolan.fullname" . }}-router
-{{- end -}}
-
-{{- /* The Secret with the token that opens the routers' stream of counts. */ -}}
-{{- define "ortolan.statsSecret" -}}
-{{- .Values.router.stats.existingSecret | default (printf "%s-stats" (include "ortolan.router" .)) -}}
-{{- end -}}
-
-{{- /*
-That token, in base64: the one that is there, else a new one. Where no cluster can be asked each rendering would have another one, which nothing
-could apply twice: that is refused. Every namespace that exists has the ServiceAccount `default`; one that `--create-namespace` is about to make has
-not, and who may make one may read namespaces.
-*/ -}}
-{{- define "ortolan.statsToken" -}}
-{{- $had := lookup "v1" "Secret" .Release.Namespace (include "ortolan.statsSecret" .) -}}
-{{- with (($had | default dict).data | default dict).token -}}
-{{- . -}}
-{{- else -}}
-{{- if not (or (lookup "v1" "ServiceAccount" .Release.Namespace "default") (lookup "v1" "Namespace" "" "kube-system")) -}}
-{{- fail "router.enabled without a cluster to ask (helm template, Argo CD): the token of the routers' stream would be another one each time. Make a Secret with the key token, and name it in router.stats.existingSecret." -}}
-{{- end -}}
-{{- randAlphaNum 48 | b64enc -}}
-{{- end -}}
 {{- end -}}
 
 {{- define "ortolan.routerSelectorLabels" -}}

@@ -37,6 +37,20 @@ enum Seen {
     Slice(Event<EndpointSlice>),
 }
 
+/// Who asks the cluster that this process is in, or that the kubeconfig names.
+///
+/// # Errors
+/// When no cluster is configured. That it does not answer is none.
+pub async fn client() -> Result<Client, Failure> {
+    let mut config = Config::infer()
+        .await
+        .map_err(|error| Failure::Cluster(error.to_string()))?;
+    // Audit logs and API priority rules know a client by this name.
+    let agent = HeaderValue::from_static(concat!("ortolan-router/", env!("CARGO_PKG_VERSION")));
+    config.headers.push((USER_AGENT, agent));
+    Client::try_from(config).map_err(|error| Failure::Cluster(error.to_string()))
+}
+
 /// Begins to watch.
 ///
 /// # Errors
@@ -46,14 +60,7 @@ pub async fn start(
     directory: Arc<Directory>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Failure> {
-    let mut config = Config::infer()
-        .await
-        .map_err(|error| Failure::Cluster(error.to_string()))?;
-    // Audit logs and API priority rules know a client by this name.
-    let agent = HeaderValue::from_static(concat!("ortolan-router/", env!("CARGO_PKG_VERSION")));
-    config.headers.push((USER_AGENT, agent));
-    let client = Client::try_from(config).map_err(|error| Failure::Cluster(error.to_string()))?;
-    watch_with(client, options, directory, tasks)
+    watch_with(client().await?, options, directory, tasks)
 }
 
 /// The same through this client.

@@ -18,6 +18,9 @@ pub mod latency;
 /// The path of the stream.
 pub const PATH: &str = "/stats";
 
+/// The audience of the ServiceAccount tokens that open the stream; good for nothing else. The chart says it, too.
+pub const AUDIENCE: &str = "ortolan-router-stats";
+
 /// Generations of a service's traffic that a router remembers: requests that arrived under the one before end late.
 pub const GENERATIONS: usize = 3;
 
