@@ -56,7 +56,8 @@ pub struct Run {
     /// The port of the routers' stream of counts, which the leader reads; only with --router.
     #[arg(long, env = "ORTOLAN_ROUTER_STATS_PORT", default_value_t = 9091)]
     pub router_stats_port: u16,
-    /// The file with the token that opens that stream; it may change.
+    /// The file with the token that opens that stream, in a cluster a projected one of the operator's ServiceAccount; it may
+    /// change.
     #[arg(long, env = "ORTOLAN_ROUTER_STATS_TOKEN_FILE", value_name = "FILE")]
     pub router_stats_token_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served.

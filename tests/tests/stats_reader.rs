@@ -26,10 +26,10 @@ const API: &str = "https://kubernetes.default.svc";
 
 /// A token of an account of this namespace, as the kubelet asks for one.
 async fn token(w: &World, account: &str, audience: &str) -> String {
-    let accounts = w.api::<ServiceAccount>();
+    let (accounts, params) = (w.api::<ServiceAccount>(), PostParams::default());
     let made: ServiceAccount =
         serde_json::from_value(json!({"metadata": {"name": account}})).expect("an account");
-    match accounts.create(&PostParams::default(), &made).await {
+    match accounts.create(&params, &made).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         made => {
             made.expect("an account");
@@ -38,7 +38,7 @@ async fn token(w: &World, account: &str, audience: &str) -> String {
     let wanted =
         json!({"metadata": {}, "spec": {"audiences": [audience], "expirationSeconds": 3600}});
     let wanted: TokenRequest = serde_json::from_value(wanted).expect("a request");
-    let given = accounts.create_token_request(account, &PostParams::default(), &wanted);
+    let given = accounts.create_token_request(account, &params, &wanted);
     given
         .await
         .expect("a token")

@@ -125,3 +125,47 @@ async fn by_account(keyring: &Keyring, given: Option<&str>) -> Option<(StatusCod
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser as _;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::options::Options;
+
+    /// A Deployment of what the chart renders, its pod's spec.
+    fn pod(golden: &str, component: &str) -> Value {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/tests/golden");
+        let text = fs::read_to_string(folder.join(golden)).unwrap();
+        let mut all = text.split("\n---\n").filter_map(|one| {
+            let object: Value = serde_saphyr::from_str(one).ok()?;
+            let pod = &object["spec"]["template"];
+            let is = object["kind"] == "Deployment"
+                && pod["metadata"]["labels"]["app.kubernetes.io/component"] == component;
+            is.then(|| pod["spec"].clone())
+        });
+        all.next().unwrap()
+    }
+
+    #[test]
+    fn the_chart_gives_the_operator_the_token_that_its_routers_want() {
+        for golden in ["all-switches.yaml", "watched.yaml"] {
+            let (router, operator) = (pod(golden, "router"), pod(golden, "operator"));
+            let args = router["containers"][0]["args"].as_array().unwrap();
+            let args = args.iter().map(|arg| arg.as_str().unwrap());
+            let ip = ["ortolan-router", "--pod-ip=10.0.0.1"];
+            let options = Options::try_parse_from(ip.into_iter().chain(args)).unwrap();
+            let account = operator["serviceAccountName"].as_str().unwrap();
+            assert_eq!(
+                options.stats.stats_reader.unwrap().to_string(),
+                format!("system:serviceaccount:ortolan-system:{account}"),
+                "{golden}"
+            );
+            let shown = "/volumes/0/projected/sources/0/serviceAccountToken/audience";
+            assert_eq!(operator.pointer(shown).unwrap(), AUDIENCE, "{golden}");
+        }
+    }
+}
