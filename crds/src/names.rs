@@ -46,6 +46,18 @@ pub const CACHE_DIR: &str = "/var/cache/ortolan";
 pub const REVISION_DIR: &str = "/etc/ortolan/revision";
 /// The key of the revision's ConfigMap that holds the recorded digest.
 pub const DIGEST_KEY: &str = "digest";
+/// The ConfigMap with examples of answers that differ, of the service with this name. No revision's object is named so:
+/// those end with eight hexadecimal digits.
+#[must_use]
+pub fn examples(service: &str) -> String {
+    format!("{service}-examples")
+}
+/// The key of that ConfigMap that holds the examples, a line of JSON each.
+pub const EXAMPLES_KEY: &str = "examples.jsonl";
+/// The key of that ConfigMap that names the revision whose answers users got.
+pub const EXAMPLES_STABLE: &str = "stable";
+/// The key of that ConfigMap that names the revision whose answers differ.
+pub const EXAMPLES_CANDIDATE: &str = "candidate";
 /// Where the credentials' Secret is mounted.
 pub const CREDENTIALS_DIR: &str = "/etc/ortolan/credentials";
 /// The folder that holds a folder for each mounted claim.

@@ -106,6 +106,9 @@ pub struct RolloutEvidence {
     pub e_value: f64,
     /// The E value at which the candidate is taken back.
     pub limit: f64,
+    /// The ConfigMap with examples of answers that differ, of this candidate; absent while there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<String>,
     /// What is tested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["signal"]))]

@@ -93,6 +93,8 @@ struct Remembered {
     written: Option<Packed<InferenceService>>,
     /// When that was.
     told: Option<Instant>,
+    /// When its examples were last written, or tried to.
+    examples: Option<Instant>,
     /// Failures in a row.
     failures: u32,
 }
@@ -133,6 +135,23 @@ impl Context {
     /// How long ago the status was last written by this process.
     pub fn told(&self, key: &Key) -> Option<Duration> {
         self.with(key, |memory| memory.told.map(|told| told.elapsed()))
+    }
+
+    /// Whether examples may be written now: they were not within the last `pause`. Answers how long that still is.
+    ///
+    /// # Errors
+    /// What is left of the pause.
+    pub fn may_write_examples(&self, key: &Key, pause: Duration) -> Result<(), Duration> {
+        self.with(key, |memory| {
+            let last = memory.examples.map(|last| last.elapsed());
+            match last.and_then(|ago| pause.checked_sub(ago)) {
+                Some(left) if !left.is_zero() => Err(left),
+                _ => {
+                    memory.examples = Some(Instant::now());
+                    Ok(())
+                }
+            }
+        })
     }
 
     /// Counts a failure; answers how many there were in a row.

@@ -7,7 +7,7 @@ use kube::{Resource, core::DeserializeGuard, runtime::controller::Action};
 use ortolan_core::{
     backoff,
     observed::Observed,
-    plan::{self, Plan},
+    plan::{self, Plan, Write},
     status,
     validate::Defaults,
 };
@@ -22,6 +22,9 @@ use crate::{
 
 /// Numbers of pods alone change a status no more often than this.
 const COUNTS_EVERY: Duration = Duration::from_secs(5);
+
+/// Examples of answers that differ are written no more often than this; what fails is tried again as late.
+const EXAMPLES_EVERY: Duration = Duration::from_secs(10);
 
 /// What the watch brings: an object that cannot be read must not blind us to the others.
 pub type Watched = DeserializeGuard<InferenceService>;
@@ -104,7 +107,8 @@ async fn work(context: &Context, key: &Key, service: InferenceService) -> Result
     match writer.apply(std::mem::take(&mut plan.writes)).await {
         Ok(()) => {
             let later = report(context, &writer, &observed, &plan).await?;
-            let next = requeue.into_iter().chain(later).min();
+            let examples = keep_examples(context, &writer, plan.examples.take()).await;
+            let next = requeue.into_iter().chain(later).chain(examples).min();
             Ok(next.map_or_else(Action::await_change, Action::requeue))
         }
         Err(error) => {
@@ -122,6 +126,25 @@ async fn work(context: &Context, key: &Key, service: InferenceService) -> Result
             Err(error.into())
         }
     }
+}
+
+/// Examples of answers that differ. Where they cannot be kept nothing else suffers. Answers when to come back, if it is
+/// too early, or was in vain.
+async fn keep_examples(
+    context: &Context,
+    writer: &Writer<'_>,
+    write: Option<Write>,
+) -> Option<Duration> {
+    let write = write?;
+    if let Err(left) = context.may_write_examples(writer.key(), EXAMPLES_EVERY) {
+        return Some(left);
+    }
+    let error = writer.apply(vec![write]).await.err()?;
+    let key = writer.key();
+    context.metrics.failed(error.reason());
+    tracing::warn!(service = key.name, namespace = key.namespace, %error,
+        "examples of answers that differ cannot be kept");
+    (error.class() == Class::Transient).then_some(EXAMPLES_EVERY)
 }
 
 /// The status, when it differs, and then the events. Answers when to come back, if only numbers of pods differ

@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) mod difference;
 mod read;
 
 use read::{Output, Row};
@@ -98,23 +99,27 @@ impl Compare {
         let Some(first) = first.and_then(|body| Output::of(&body, output)) else {
             return Verdict::Unclear;
         };
-        let rows_agree: fn(&Row, &Row, f64) -> Option<bool> = match self.kind {
-            Kind::Classification => same_class,
-            Kind::Regression => close,
-            Kind::Embedding | Kind::Exact => same_direction,
-        };
         // Whether it can be compared at all is shown by comparing it with itself.
-        let is_clear = |row| rows_agree(row, row, self.tolerance.0).is_some();
+        let is_clear = |row| self.rows_agree(row, row).is_some();
         if first.rows.is_empty() || !first.rows.iter().all(is_clear) {
             return Verdict::Unclear;
         }
         let Some(second) = second.and_then(|body| Output::of(&body, output)) else {
             return Verdict::Differ;
         };
-        let same = |(a, b)| rows_agree(a, b, self.tolerance.0) == Some(true);
+        let same = |(a, b)| self.rows_agree(a, b) == Some(true);
         verdict(
             first.rows.len() == second.rows.len() && first.rows.iter().zip(&second.rows).all(same),
         )
+    }
+
+    /// Whether two rows say the same; `None`: the first one cannot be compared in this way.
+    fn rows_agree(&self, first: &Row, second: &Row) -> Option<bool> {
+        match self.kind {
+            Kind::Classification => same_class(first, second),
+            Kind::Regression => close(first, second, self.tolerance.0),
+            Kind::Embedding | Kind::Exact => same_direction(first, second, self.tolerance.0),
+        }
     }
 
     fn exact(
@@ -153,7 +158,7 @@ const fn verdict(agree: bool) -> Verdict {
 
 /// Whether two rows have the same best class. `None`: they have no classes. A single score has none either: where it
 /// turns from one class into the other is not known here.
-fn same_class(first: &Row, second: &Row, _: f64) -> Option<bool> {
+fn same_class(first: &Row, second: &Row) -> Option<bool> {
     match (first, second) {
         (Row::Classes(first), Row::Classes(second)) => Some(first.first() == second.first()),
         (Row::Labels(first), Row::Labels(second)) => Some(first == second),

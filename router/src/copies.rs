@@ -17,6 +17,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use jiff::Timestamp;
+use ortolan_stats::{
+    Example,
+    example::{Difference, Input, MOST, What},
+};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use tokio::{
     runtime::Handle,
     sync::Semaphore,
@@ -24,9 +31,10 @@ use tokio::{
 };
 
 use crate::{
+    access,
     answer::Connection,
     body::{Memory, Rules, Source},
-    compare::Verdict,
+    compare::{Verdict, difference::hex},
     exchange::{self, Answered, Failed, Head},
     live::{Live, Place},
     paths,
@@ -99,6 +107,8 @@ pub struct Sample {
     by: Arc<LiveRevision>,
     /// Where pairs of its own answers are counted.
     own: Arc<Counts>,
+    /// The generation of the traffic under which it arrived.
+    generation: u64,
     head: Head,
     body: Vec<Bytes>,
     answer: Vec<Bytes>,
@@ -159,6 +169,7 @@ where
         copies: Arc::clone(copies),
         by: Arc::clone(&place.revision),
         own: Arc::clone(own),
+        generation: plan.generation,
         head: marked(seen.head),
         body,
         answer: Vec::new(),
@@ -301,9 +312,52 @@ impl Sample {
             Verdict::Agree => "agreed",
             Verdict::Differ => "differed",
         };
+        if verdict == Verdict::Differ && *of.name != *self.by.name {
+            counts.keep(|| self.example(asked, &users));
+        }
         counts.compared(verdict == Verdict::Differ);
         of.meter.copied(outcome);
     }
+}
+
+impl Sample {
+    /// What may be told of a copy whose answer differs.
+    fn example(&self, asked: &Asked, users: &[u8]) -> Example {
+        let body = self.body.concat();
+        let difference = match asked {
+            Asked::Said(StatusCode::OK, other) => {
+                self.copies.mirror.compare.difference(users, other)
+            }
+            Asked::Said(code, _) => Difference {
+                code: Some(code.as_u16()),
+                ..Difference::of(What::Code)
+            },
+            Asked::Late | Asked::Lost | Asked::NoRoom => Difference::of(What::Late),
+        };
+        let example = Example {
+            at: Timestamp::now(),
+            generation: self.generation,
+            stable: self.by.name.to_string(),
+            candidate: self.copies.to.name.to_string(),
+            difference,
+            inputs: inputs(&body),
+            body_sha256: hex(&Sha256::digest(&body)),
+            body_bytes: body.len() as u64,
+            trace_id: access::trace_id(&self.head.headers),
+        };
+        example.bounded()
+    }
+}
+
+/// The inputs that a body of V2 names, without their values; of other bodies none.
+fn inputs(body: &[u8]) -> Vec<Input> {
+    #[derive(Deserialize)]
+    struct Body {
+        inputs: Vec<Input>,
+    }
+    let read = serde_json::from_slice::<Body>(body);
+    let inputs = read.map(|body| body.inputs).unwrap_or_default();
+    inputs.into_iter().take(MOST).collect()
 }
 
 async fn read(

@@ -216,6 +216,7 @@ impl Live {
             generation: self.plan.load().service.generation,
             held: self.held() as u64,
             generations: self.tally.generations(),
+            examples: self.tally.examples(),
         }
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use ortolan_stats::{
-    GENERATIONS, Outcome,
+    EXAMPLES, Example, GENERATIONS, Outcome,
     latency::{BOUNDS, bucket},
 };
 
@@ -36,6 +36,8 @@ pub struct Counts {
     histogram: OnceLock<Box<Histogram>>,
     compared: AtomicU64,
     differed: AtomicU64,
+    /// The first of those that differed.
+    examples: Mutex<Vec<Example>>,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl Counts {
             histogram: OnceLock::new(),
             compared: AtomicU64::new(0),
             differed: AtomicU64::new(0),
+            examples: Mutex::default(),
         }
     }
 
@@ -94,6 +97,24 @@ impl Counts {
         if is_bad {
             // Who reads this one, read first, reads the request too.
             histogram.bad.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn examples(&self) -> MutexGuard<'_, Vec<Example>> {
+        self.examples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps an example of answers that differ, while there are fewer than [`EXAMPLES`]. It is told with the pair that
+    /// is counted next.
+    pub fn keep(&self, example: impl FnOnce() -> Example) {
+        if self.examples().len() >= EXAMPLES {
+            return;
+        }
+        // Made without the lock: it hashes a body.
+        let example = example();
+        let mut examples = self.examples();
+        if examples.len() < EXAMPLES {
+            examples.push(example);
         }
     }
 
@@ -215,6 +236,14 @@ impl Tally {
             .collect()
     }
 
+    /// Examples of answers that differ, of all generations.
+    #[must_use]
+    pub fn examples(&self) -> Vec<Example> {
+        let state = self.state();
+        let all = state.generations.iter().flat_map(|(_, counts)| counts);
+        all.flat_map(|counts| counts.examples().clone()).collect()
+    }
+
     /// What changes whenever a service with this generation and so many held requests has something else to tell.
     #[must_use]
     pub fn mark(&self, generation: Option<u64>, held: usize) -> Mark {
@@ -231,6 +260,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use ortolan_stats::example::{Difference, What};
     use proptest::prelude::*;
 
     use super::*;
@@ -324,8 +354,38 @@ mod tests {
             (outcome.requests, outcome.compared, outcome.differed)
         };
         assert_eq!(pairs(&tally), (0, 2, 1));
+        assert!(tally.examples().is_empty());
         counts[0].ended(MS, false);
         assert_eq!(pairs(&tally), (1, 2, 1));
+    }
+
+    #[test]
+    fn the_first_examples_are_kept_and_no_further_one_is_made() {
+        let tally = Tally::default();
+        let counts = tally.turn(1, ["a", "b"].into_iter());
+        let made = std::cell::Cell::new(0);
+        for number in 0..100 {
+            counts[1].keep(|| {
+                made.set(made.get() + 1);
+                Example {
+                    at: jiff::Timestamp::UNIX_EPOCH,
+                    generation: 1,
+                    stable: "a".into(),
+                    candidate: "b".into(),
+                    difference: Difference::of(What::Late),
+                    inputs: Vec::new(),
+                    body_sha256: String::new(),
+                    body_bytes: number,
+                    trace_id: None,
+                }
+            });
+        }
+        let kept: Vec<u64> = tally.examples().iter().map(|one| one.body_bytes).collect();
+        assert_eq!(kept, (0..EXAMPLES as u64).collect::<Vec<_>>());
+        assert_eq!(made.get(), EXAMPLES);
+        // With its generation they go.
+        (2..=4).for_each(|generation| drop(tally.turn(generation, ["a"].into_iter())));
+        assert!(tally.examples().is_empty());
     }
 
     proptest! {

@@ -136,15 +136,20 @@ fn cats(stable: SocketAddr, candidate: SocketAddr, percent: u8, more: &str) -> S
     )
 }
 
-/// What came of both revisions' requests and copies, as the operator is told.
-async fn told(router: &Router) -> [Outcome; 2] {
+/// The first frame that the operator is told.
+async fn frame(router: &Router) -> Frame {
     let mut answer = reqwest::get(router.stats()).await.unwrap();
     let mut read = Vec::new();
     while !read.contains(&b'\n') {
         read.extend(answer.chunk().await.unwrap().unwrap());
     }
     let line = read.split(|byte| *byte == b'\n').next().unwrap();
-    let frame: Frame = serde_json::from_slice(line).unwrap();
+    serde_json::from_slice(line).unwrap()
+}
+
+/// What came of both revisions' requests and copies, as the operator is told.
+async fn told(router: &Router) -> [Outcome; 2] {
+    let frame = frame(router).await;
     let counted = frame.services["demo/cats"].generations.get(&4);
     ["cats-1", "cats-2"].map(|name| {
         counted
@@ -272,6 +277,44 @@ async fn a_candidate_that_answers_otherwise_is_told_of_and_no_user_gets_its_answ
     ask(&router, 20).await;
     assert_eq!(stable.seen().1, 24, "as before");
     assert!(!router.metrics().await.contains("cats-2"));
+}
+
+#[tokio::test]
+async fn examples_tell_what_differs_and_nothing_of_what_a_user_sent() {
+    let (_, first) = Model::default().serve().await;
+    let wrong = Model {
+        class: 2,
+        ..Model::default()
+    };
+    let (_, second) = wrong.serve().await;
+    let router = Router::start(&cats(first, second, 100, ""), &OPTIONS);
+    let body = r#"{"id":"my secret","inputs":[{"name":"x","datatype":"BYTES","shape":[1,1],"data":["a secret, too"]}]}"#;
+    let mut client = Client::new(router.http, "cats.demo");
+    for _ in 0..8 {
+        let request = Request::post(INFER).header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        );
+        assert_eq!(
+            client.send(request, body.to_owned()).await.unwrap().code,
+            200
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    until_compared(&router, [(8, 0), (8, 8)]).await;
+    let examples = &frame(&router).await.services["demo/cats"].examples;
+    assert_eq!(examples.len(), ortolan_stats::EXAMPLES, "the first ones");
+    let text = serde_json::to_string(&examples[0]).unwrap();
+    assert!(!text.contains("secret"), "{text}");
+    for part in [
+        r#""generation":4,"stable":"cats-1","candidate":"cats-2","difference":{"what":"Class","row":0,"classes":["0","2"]}"#,
+        r#""inputs":[{"name":"x","datatype":"BYTES","shape":[1,1]}]"#,
+        r#""bodySha256":"f87e5469ddc34bc8"#,
+        &format!(r#""bodyBytes":{}"#, body.len()),
+        r#""traceId":"4bf92f3577b34da6a3ce929d0e0e4736""#,
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
 }
 
 #[tokio::test]

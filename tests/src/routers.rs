@@ -6,7 +6,7 @@
 //! EndpointSlice has none of those.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     net::SocketAddr,
     path::PathBuf,
@@ -29,8 +29,12 @@ use kube::{
     api::PostParams,
     runtime::{WatchStreamExt as _, watcher},
 };
-use ortolan_crds::{InferenceService, InferenceServiceStatus};
-use ortolan_stats::{Frame, GENERATIONS, Outcome, PATH, Service, latency};
+use ortolan_crds::{InferenceService, InferenceServiceStatus, ShadowStatus};
+use ortolan_stats::{
+    EXAMPLES, Example, Frame, GENERATIONS, Outcome, PATH, Service,
+    example::{Difference, What},
+    latency,
+};
 use serde_json::json;
 use tokio::{
     net::{TcpListener, UdpSocket},
@@ -66,6 +70,7 @@ const WELL: Conduct = Conduct {
 struct Played {
     told: Service,
     shares: Vec<(String, f64)>,
+    shadow: Option<ShadowStatus>,
     /// Requests and bad ones that are owed: parts of whole ones.
     owed: BTreeMap<String, (f64, f64)>,
     seen: Vec<InferenceServiceStatus>,
@@ -76,6 +81,8 @@ struct Shared {
     token: String,
     services: Mutex<BTreeMap<String, Played>>,
     conduct: Mutex<BTreeMap<String, Conduct>>,
+    /// Revisions whose answers to copies are other ones.
+    differ: Mutex<BTreeSet<String>>,
     follows: watch::Sender<bool>,
     speaks: watch::Sender<bool>,
     rate: Mutex<f64>,
@@ -137,6 +144,7 @@ impl Routers {
             token: format!("Bearer {}", w.namespace),
             services: Mutex::default(),
             conduct: Mutex::default(),
+            differ: Mutex::default(),
             follows: watch::Sender::new(true),
             speaks: watch::Sender::new(true),
             rate: Mutex::new(RATE),
@@ -167,6 +175,11 @@ impl Routers {
     /// How a revision answers from now on.
     pub fn conduct(&self, revision: &str, conduct: Conduct) {
         lock(&self.shared.conduct).insert(revision.to_owned(), conduct);
+    }
+
+    /// From now on this revision's answers to copies are other ones than the stable revision's.
+    pub fn differ(&self, revision: &str) {
+        lock(&self.shared.differ).insert(revision.to_owned());
     }
 
     /// Requests a second of each service from now on.
@@ -249,11 +262,49 @@ impl Played {
         let rollout = status.rollout.as_ref();
         let generation = rollout.and_then(|rollout| u64::try_from(rollout.generation?).ok());
         self.told.generation = generation;
+        self.shadow = rollout.and_then(|rollout| rollout.shadow.clone());
         self.shares = status
             .traffic
             .iter()
             .map(|traffic| (traffic.revision.clone(), f64::from(traffic.weight) / 100.0))
             .collect();
+    }
+
+    /// Copies of so many requests are compared at once; the stable revision agrees with itself.
+    fn compare(&mut self, requests: f64, differ: &BTreeSet<String>) {
+        let (Some(shadow), Some((stable, _))) = (&self.shadow, self.shares.first()) else {
+            return;
+        };
+        let generation = self.told.generation.unwrap_or(0);
+        let pairs = (requests * f64::from(shadow.percent) / 100.0).ceil() as u64;
+        let differs = differ.contains(&shadow.revision);
+        let counts = self.told.generations.entry(generation).or_default();
+        for revision in [stable, &shadow.revision] {
+            let outcome = counts.entry(revision.clone()).or_default();
+            outcome.compared += pairs;
+            if differs && *revision == shadow.revision {
+                outcome.differed += pairs;
+            }
+        }
+        let told = &mut self.told.examples;
+        let of_this = |one: &&Example| one.generation == generation;
+        if differs && told.iter().filter(of_this).count() < EXAMPLES {
+            told.push(Example {
+                at: Timestamp::now(),
+                generation,
+                stable: stable.clone(),
+                candidate: shadow.revision.clone(),
+                difference: Difference {
+                    row: Some(0),
+                    classes: Some(["3".into(), "7".into()]),
+                    ..Difference::of(What::Class)
+                },
+                inputs: Vec::new(),
+                body_sha256: "0".repeat(64),
+                body_bytes: 12,
+                trace_id: None,
+            });
+        }
     }
 
     /// So many requests arrive, and end at once.
@@ -299,8 +350,10 @@ async fn count(shared: Arc<Shared>) {
         tick.tick().await;
         let requests = *lock(&shared.rate) * TICK.as_secs_f64();
         let conduct = lock(&shared.conduct).clone();
+        let differ = lock(&shared.differ).clone();
         for played in lock(&shared.services).values_mut() {
             played.count(requests, &conduct);
+            played.compare(requests, &differ);
         }
     }
 }

@@ -183,6 +183,11 @@ fn of_evidence(rollout: &RolloutStatus, evidence: &RolloutEvidence) -> String {
         number(evidence.e_value),
         number(evidence.limit),
     );
+    if let Some(examples) = &evidence.examples {
+        text.push_str(&format!(
+            "           Examples of answers that differ: `kubectl get configmap {examples} -o yaml`\n"
+        ));
+    }
     if evidence.signals.is_empty() {
         return text;
     }

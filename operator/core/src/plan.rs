@@ -11,6 +11,7 @@
 //! 5. removal of what no longer runs, and of revisions past the history;
 //! 6. the status, last.
 
+mod examples;
 mod keep;
 mod objects;
 mod rollout;
@@ -122,6 +123,8 @@ pub struct Plan {
     pub writes: Vec<Write>,
     /// To be written when it differs from what was read; `None` leaves it alone.
     pub status: Option<InferenceServiceStatus>,
+    /// Examples of answers that differ: written after everything else, not too often, and nothing depends on it.
+    pub examples: Option<Write>,
     /// To be told when everything was written.
     pub notices: Vec<Notice>,
     /// Look again after this time even if nothing changes.
@@ -342,7 +345,7 @@ impl<'a> Planner<'a> {
     }
 
     fn run(mut self, policy: &Policy) -> Plan {
-        let decision = match self.router {
+        let mut decision = match self.router {
             Some(_) => self.decide_behind_routers(policy),
             None => self.decide(),
         };
@@ -360,6 +363,11 @@ impl<'a> Planner<'a> {
         self.serve(&decision.serve);
         self.remove(&decision);
         self.trim(&decision);
+        let (examples, name) = self.examples(decision.rollout.as_ref());
+        let rollout = decision.rollout.as_mut();
+        if let Some(evidence) = rollout.and_then(|rollout| rollout.evidence.as_mut()) {
+            evidence.examples = name;
+        }
         let facts = self.facts();
         let status = status::decided(
             self.observed,
@@ -373,6 +381,7 @@ impl<'a> Planner<'a> {
         Plan {
             writes: self.writes,
             status: Some(status),
+            examples,
             notices: self.notices,
             requeue: decision.requeue,
         }

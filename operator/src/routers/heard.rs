@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use ortolan_core::rollout::routers::{RouterStats, Routers};
-use ortolan_stats::{Frame, GENERATIONS, Outcome, Service};
+use ortolan_stats::{EXAMPLES, Example, Frame, GENERATIONS, Outcome, Service};
 
 use super::recent::{Recent, SLOT, SLOTS};
 use crate::index::Key;
@@ -66,6 +66,12 @@ fn key(name: &str) -> Option<Key> {
 
 /// No router says more; who does is no router of ours.
 fn bounded(mut service: Service) -> Service {
+    let examples = std::mem::take(&mut service.examples).into_iter();
+    // The newest, were there too many.
+    let too_many = examples
+        .len()
+        .saturating_sub(GENERATIONS * REVISIONS * EXAMPLES);
+    service.examples = examples.skip(too_many).map(Example::bounded).collect();
     while service.generations.len() > GENERATIONS {
         service.generations.pop_first();
     }
@@ -220,6 +226,7 @@ impl Heard {
                 started: router.started,
                 generation: service.generation,
                 generations: service.generations,
+                examples: service.examples,
             }
         };
         let recent = self.recent.get(key);

@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, ops::AddAssign, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub mod example;
 pub mod latency;
+
+pub use example::{EXAMPLES, Example};
 
 /// The path of the stream.
 pub const PATH: &str = "/stats";
@@ -25,7 +28,7 @@ pub const AUDIENCE: &str = "ortolan-router-stats";
 pub const GENERATIONS: usize = 3;
 
 /// One line of the stream.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Frame {
     /// The router's name: that of its pod.
@@ -41,7 +44,7 @@ pub struct Frame {
 }
 
 /// What a router knows of one service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Service {
     /// The traffic generation that new requests arrive under; `None` where the service's status has none.
@@ -54,6 +57,9 @@ pub struct Service {
     /// [`GENERATIONS`]. Requests about health and metrics are not among them, nor those that no revision was chosen for.
     #[serde(default)]
     pub generations: BTreeMap<u64, BTreeMap<String, Outcome>>,
+    /// Copies whose answers differ: of each of those generations and revisions the first [`EXAMPLES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
 }
 
 /// What came of requests.
@@ -214,6 +220,7 @@ mod tests {
                 7,
                 BTreeMap::from([("cats-1".into(), outcome(2, 1, &[(3, 2)]))]),
             )]),
+            examples: Vec::new(),
         };
         let frame = Frame {
             router: "router-a".into(),

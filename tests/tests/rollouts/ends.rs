@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
 use ortolan_tests::{
     audit,
     kstatus::{Kstatus, kstatus},
@@ -175,6 +175,67 @@ fn a_candidate_that_fails_is_taken_back_at_once_and_tried_again_by_command() {
         play.until_promoted(&new).await;
         assert_eq!(play.shares(&new), [0, 10, 0, 10, 100]);
     });
+}
+
+#[test]
+fn examples_of_answers_that_differ_are_kept_in_a_config_map_and_written_now_and_then() {
+    on_stage(async |w| {
+        let play = Play::start(&w).await;
+        let old = play.first(short("a")).await;
+        let shadow = json!({"percent": 50, "compare": {"kind": "Classification"}});
+        let mut wrong = short("b");
+        wrong["rollout"]["shadow"] = shadow.clone();
+        let new = named(&wrong);
+        play.routers.differ(&new);
+        let mark = audit::mark();
+        assert_eq!(play.change(wrong).await, new);
+        let failed = play.until_failed(&new, &old).await;
+        let evidence = rollout(&failed).evidence.expect("evidence");
+        assert_eq!(evidence.examples.as_deref(), Some("m-examples"));
+        let map = w
+            .until_object::<ConfigMap>("five examples", "m-examples", |map| {
+                lines(map) == ortolan_stats::EXAMPLES
+            })
+            .await;
+        let data = map.data.clone().unwrap_or_default();
+        assert_eq!((&data["stable"], &data["candidate"]), (&old, &new));
+        assert!(
+            data["examples.jsonl"].contains(r#""classes":["3","7"]"#),
+            "{data:?}"
+        );
+        let owners = map.metadata.owner_references.unwrap_or_default();
+        assert!(
+            owners
+                .iter()
+                .any(|owner| owner.name == "m" && owner.kind == "InferenceService")
+        );
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        let operator = play.operator.as_ref().expect("an operator");
+        let writes = audit::since(mark, &operator.agent);
+        let writes = writes.iter().filter(|request| {
+            request.verb == "patch" && request.uri.contains("configmaps/m-examples")
+        });
+        let writes = writes.count();
+        assert!(
+            (1..=2).contains(&writes),
+            "{writes} writes of five examples"
+        );
+
+        // The next rollout takes them away.
+        let mut right = short("c");
+        right["rollout"]["shadow"] = shadow;
+        let third = play.change(right).await;
+        play.until_promoted(&third).await;
+        let gone: Option<ConfigMap> = w.api().get_opt("m-examples").await.expect("an answer");
+        assert!(gone.is_none(), "{gone:?}");
+    });
+}
+
+/// How many examples a ConfigMap holds.
+fn lines(map: &ConfigMap) -> usize {
+    let data = map.data.as_ref();
+    let text = data.and_then(|data| data.get("examples.jsonl"));
+    text.map_or(0, |text| text.lines().count())
 }
 
 #[test]

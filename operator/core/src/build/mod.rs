@@ -4,6 +4,7 @@ mod config_map;
 mod controller_revision;
 mod deployment;
 mod disruption_budget;
+mod examples;
 mod pod;
 mod service;
 
@@ -13,6 +14,7 @@ pub use config_map::config_map;
 pub use controller_revision::controller_revision;
 pub use deployment::deployment;
 pub use disruption_budget::disruption_budget;
+pub use examples::examples;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use ortolan_crds::{InferenceService, names};
 pub use pod::pod_template;

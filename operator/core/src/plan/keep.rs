@@ -65,6 +65,7 @@ pub fn keep(
         status: Some(status),
         notices,
         requeue: decision.requeue,
+        ..Plan::default()
     }
 }
 

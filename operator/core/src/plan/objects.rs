@@ -274,7 +274,7 @@ fn runs(decision: &Decision, meta: &ObjectMeta) -> bool {
         .is_some_and(|name| decision.run.contains_key(&RevisionName::new(name)))
 }
 
-fn delete(kind: Kind, meta: &ObjectMeta) -> Write {
+pub(super) fn delete(kind: Kind, meta: &ObjectMeta) -> Write {
     Write::Delete {
         kind,
         name: meta.name.clone().unwrap_or_default(),
@@ -283,7 +283,10 @@ fn delete(kind: Kind, meta: &ObjectMeta) -> Write {
 }
 
 /// Stamps an object with its own hash; answers it as JSON, for the comparison with what lives.
-fn seal<K: Serialize>(object: &mut K, meta: impl Fn(&mut K) -> &mut ObjectMeta) -> Value {
+pub(super) fn seal<K: Serialize>(
+    object: &mut K,
+    meta: impl Fn(&mut K) -> &mut ObjectMeta,
+) -> Value {
     let mut value = to_value(object);
     let hash = revision::hash8(&value);
     value["metadata"]["annotations"][names::DESIRED] = hash.as_str().into();
@@ -299,6 +302,11 @@ fn stamp(meta: &mut ObjectMeta, hash: &str) {
     meta.annotations
         .get_or_insert_default()
         .insert(names::DESIRED.into(), hash.into());
+}
+
+/// Whether an object has to be written.
+pub(super) fn differs(desired: &Value, live: Option<&impl Serialize>) -> bool {
+    !matches!(need(desired, live), Need::Nothing)
 }
 
 fn need(desired: &Value, live: Option<&impl Serialize>) -> Need {

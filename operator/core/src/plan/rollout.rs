@@ -275,6 +275,7 @@ fn describe_evidence(policy: &Policy, evidence: &Evidence) -> RolloutEvidence {
         needed: whole(policy.analysis.min_requests),
         e_value: rounded(evidence.e_value()),
         limit: rounded(limit(confidence)),
+        examples: None,
         signals: signals.collect(),
     }
 }

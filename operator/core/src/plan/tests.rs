@@ -187,9 +187,13 @@ impl World {
         self.play_routers();
         let plan = self.plan();
         let wait = plan.requeue;
-        let is_over =
-            plan.writes.is_empty() && wait.is_none() && plan.status == self.observed.service.status;
+        let is_over = plan.writes.is_empty()
+            && plan.examples.is_none()
+            && wait.is_none()
+            && plan.status == self.observed.service.status;
+        let examples = plan.examples.clone();
         self.carry_out(plan, usize::MAX);
+        examples.into_iter().for_each(|write| self.write(write));
         self.settle_pods();
         self.now = self
             .now

@@ -139,6 +139,7 @@ mod tests {
                     counted(outcome(2, &[(10, 90), (30, 10)]), outcome(3, &[(30, 6)])),
                 ),
             ]),
+            examples: Vec::new(),
         };
         Routers {
             routers: vec![one],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use ortolan_stats::Outcome;
+use ortolan_stats::{Example, Outcome};
 
 /// What is known of one service from the routers. Nothing of it is known without routers: then it is the default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,4 +29,6 @@ pub struct RouterStats {
     pub generation: Option<u64>,
     /// What ended, by the generation under which it arrived and the revision that it was first given to.
     pub generations: BTreeMap<u64, BTreeMap<String, Outcome>>,
+    /// Copies of requests whose answers differ.
+    pub examples: Vec<Example>,
 }

@@ -2,8 +2,12 @@
 
 use k8s_openapi::api::core::v1::ServiceSpec;
 use ortolan_crds::RolloutPhase;
+use ortolan_stats::{
+    EXAMPLES, Example,
+    example::{Difference, What},
+};
 
-use super::*;
+use super::{examples::MOST, *};
 use crate::{
     observed::{About, Report},
     rollout::routers::{RouterStats, Routers},
@@ -24,6 +28,7 @@ impl World {
             started: Timestamp::UNIX_EPOCH,
             generation,
             generations: BTreeMap::new(),
+            examples: Vec::new(),
         });
         router.generation = generation;
         for traffic in &status.traffic {
@@ -44,6 +49,17 @@ impl World {
                 outcome.compared += u64::from(shadow.percent.unsigned_abs());
                 if *revision == shadow.revision {
                     outcome.differed = outcome.compared * self.differ / 100;
+                    let of_this = |one: &&Example| Some(one.generation) == generation;
+                    let told = router.examples.iter().filter(of_this).count();
+                    let more = usize::try_from(outcome.differed).expect("a few");
+                    let stable = &status.traffic[0].revision;
+                    for number in told..more.min(EXAMPLES) {
+                        router.examples.push(example(
+                            generation.unwrap_or(0),
+                            [stable, revision],
+                            number as u64,
+                        ));
+                    }
                 }
             }
         }
@@ -68,6 +84,21 @@ impl World {
             about,
         };
         self.observed.reports = uids.map(|uid| (uid, report.clone())).collect();
+    }
+}
+
+/// An example of answers that differ, one of many.
+fn example(generation: u64, [stable, candidate]: [&str; 2], number: u64) -> Example {
+    Example {
+        at: Timestamp::from_second(1_800_000_000).expect("a time"),
+        generation,
+        stable: stable.into(),
+        candidate: candidate.into(),
+        difference: Difference::of(What::Number),
+        inputs: Vec::new(),
+        body_sha256: format!("{number:064x}"),
+        body_bytes: 12,
+        trace_id: None,
     }
 }
 
@@ -249,6 +280,88 @@ fn a_candidate_that_answers_otherwise_goes_back_before_a_user_sees_any_of_it() {
         pairs.candidate.bad >= 33 && pairs.stable.bad == 0,
         "{pairs:?}"
     );
+}
+
+/// The lines of the ConfigMap of examples, and which revisions they are of.
+fn kept_examples(world: &World) -> Option<([String; 2], Vec<String>)> {
+    let mut maps = world.observed.config_maps.iter();
+    let map = maps.find(|map| map.metadata.name.as_deref() == Some("m-examples"))?;
+    assert!(world.observed.owns(&map.metadata));
+    let data = map.data.clone().expect("data");
+    let lines = data[names::EXAMPLES_KEY].lines().map(str::to_owned);
+    let pair = [names::EXAMPLES_STABLE, names::EXAMPLES_CANDIDATE];
+    Some((pair.map(|key| data[key].clone()), lines.collect()))
+}
+
+#[test]
+fn examples_are_kept_for_people_until_the_next_rollout_and_no_more_than_twenty() {
+    let named = |world: &World| {
+        let status = world.observed.service.status.clone().expect("a status");
+        let rollout = status.rollout.expect("a rollout");
+        let name = rollout
+            .evidence
+            .clone()
+            .and_then(|evidence| evidence.examples);
+        (rollout, name)
+    };
+    let mut world = World::behind_routers(one());
+    world.converge();
+    world.differ = 100;
+    world.change(shadowed());
+    world.converge();
+    let (failed, name) = named(&world);
+    assert_eq!(failed.phase, RolloutPhase::Failed);
+    assert_eq!(name.as_deref(), Some("m-examples"));
+    let pair = [failed.stable, failed.candidate].map(|name| name.expect("a revision"));
+    let (of, lines) = kept_examples(&world).expect("examples");
+    assert_eq!((&of, lines.len()), (&pair, EXAMPLES), "the router's first");
+    assert!(
+        lines[0].contains(r#""difference":{"what":"Number"}"#),
+        "{}",
+        lines[0]
+    );
+
+    // The routers forget, the ConfigMap does not; and they may tell of more than is kept.
+    world.observed.routers.routers[0].examples.clear();
+    assert_eq!(world.plan().examples, None);
+    let more = (10..90).map(|number| example(1, [&pair[0], &pair[1]], number));
+    world.observed.routers.routers[0].examples = more.collect();
+    let write = world.plan().examples.expect("there is news");
+    world.write(write);
+    let (_, all) = kept_examples(&world).expect("examples");
+    assert_eq!(all.len(), MOST);
+    assert_eq!(all[..EXAMPLES], lines, "those that were there stay");
+    assert_eq!(world.plan().examples, None, "nothing is written twice");
+
+    // The next candidate answers well: the examples of the one before go.
+    world.differ = 0;
+    let mut third = shadowed();
+    third["model"]["uri"] = json!("https://a/third.onnx");
+    world.change(third);
+    for _ in 0..4 {
+        world.look();
+    }
+    assert_eq!(kept_examples(&world), None);
+    assert_eq!(named(&world).1, None);
+}
+
+#[test]
+fn a_config_map_of_somebody_elses_under_the_name_of_the_examples_is_left_alone() {
+    let mut world = World::behind_routers(one());
+    world.converge();
+    let foreign = json!({"metadata": {"name": "m-examples", "namespace": "ns", "uid": "f"}, "data": {"mine": "1"}});
+    world.observed.config_maps.push(read(foreign.clone()));
+    world.differ = 100;
+    world.change(shadowed());
+    world.converge();
+    let status = world.observed.service.status.clone().expect("a status");
+    let rollout = status.rollout.expect("a rollout");
+    assert_eq!(rollout.phase, RolloutPhase::Failed, "it goes on without");
+    assert_eq!(rollout.evidence.expect("evidence").examples, None);
+    let mut maps = world.observed.config_maps.iter();
+    let left = maps.find(|map| map.metadata.name.as_deref() == Some("m-examples"));
+    let left = serde_json::to_value(left).expect("JSON");
+    assert_eq!(left["data"], foreign["data"]);
 }
 
 #[test]
