@@ -1,7 +1,8 @@
 # Every target is one line; the work is in the scripts. `make demo` first.
-.PHONY: demo demo-stop test unit lint e2e e2e-kind e2e-gateway apiserver-tests images chart cluster-up cluster-down cluster-selftest bench clean
+.PHONY: demo demo-canary demo-stop test unit lint e2e e2e-kind e2e-gateway apiserver-tests images chart cluster-up cluster-down cluster-selftest bench clean
 
 demo:             ; @scripts/demo.sh
+demo-canary:      ; @scripts/demo-canary.sh
 demo-stop:        ; @scripts/demo.sh stop
 test:             ; @scripts/test.sh
 unit:             ; @scripts/unit.sh

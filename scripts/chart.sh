@@ -11,7 +11,7 @@ set -euo pipefail
 
 CHART=$REPO/charts/ortolan
 TESTS=$REPO/charts/tests
-CASES="default namespaced watched all-switches"
+CASES="default bare namespaced watched all-switches"
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
 FAILED=0

@@ -24,13 +24,13 @@ cluster() {
     "$REPO/e2e/cluster/up" demo > "$ORTOLAN_LOGS/demo.env" || return 1
     # shellcheck source=/dev/null
     . "$ORTOLAN_LOGS/demo.env"
-    quiet demo-load "$REPO/e2e/cluster/load" demo "$ORTOLAN_CACHE"/images/{operator,server,model-store}.tar || return 1
+    quiet demo-load "$REPO/e2e/cluster/load" demo "$ORTOLAN_CACHE"/images/{operator,router,server,model-store}.tar || return 1
   fi
   export KUBECONFIG
 }
 chart() {
   quiet demo-chart helm upgrade --install ortolan "$REPO/charts/ortolan" --namespace "$system" --create-namespace --wait --timeout 120s \
-    --set images.registry="${prefix%%/*}" --set images.tag="$tag" --set images.operator="${prefix#*/}/operator" --set images.server.cpu="${prefix#*/}/server"
+    --set images.registry="${prefix%%/*}" --set images.tag="$tag" --set images.operator="${prefix#*/}/operator" --set images.router="${prefix#*/}/router" --set images.server.cpu="${prefix#*/}/server"
 }
 # ready NAMESPACE OBJECT CONDITION: what does not become ready within the time is described, so that the reason stands on the screen.
 ready() {
@@ -42,15 +42,16 @@ example() {
   kubectl apply -f "$REPO/examples/model-store.yaml" >/dev/null && ready ortolan-models deployment/model-store Available &&
   kubectl apply -n default -f "$REPO/examples/efficientnet.yaml" && ready default oisvc/efficientnet Ready
 }
-# The photograph goes in through 127.0.0.1.
+# The photograph goes in through 127.0.0.1 and a router.
 predict() {
   local port='' answer
-  kubectl -n default port-forward service/efficientnet :80 --address 127.0.0.1 > "$ORTOLAN_LOGS/demo-forward.log" 2>&1 & forward=$!
+  : > "$ORTOLAN_LOGS/demo-forward.log"   # that of the last run names a port that is gone
+  kubectl -n "$system" port-forward service/ortolan-router :80 --address 127.0.0.1 > "$ORTOLAN_LOGS/demo-forward.log" 2>&1 & forward=$!
   for _ in {1..100}; do
     port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\).*/\1/p' "$ORTOLAN_LOGS/demo-forward.log"); [ -z "$port" ] || break; sleep 0.1
   done
   [ -n "$port" ] || die "kubectl port-forward did not start: see $ORTOLAN_LOGS/demo-forward.log"
-  answer=$(curl --noproxy '*' -sS --fail-with-body --max-time 30 --retry 5 --retry-connrefused --data-binary "@$photograph" "http://127.0.0.1:$port/predict/efficientnet") || die "the prediction failed: $answer"
+  answer=$(curl --noproxy '*' -sS --fail-with-body --max-time 30 --retry 5 --retry-connrefused --data-binary "@$photograph" "http://127.0.0.1:$port/default/efficientnet/predict/efficientnet") || die "the prediction failed: $answer"
   kill "$forward"; forward=''
   printf '%s' "$answer" > "$ORTOLAN_LOGS/demo-answer.json"
 }
@@ -79,6 +80,7 @@ In all: $(elapsed $(($(now_ms) - t0))). Go on with
   export KUBECONFIG=$KUBECONFIG PATH=$(cat "$ORTOLAN_LOGS/cluster-bin.path"):\$PATH
   kubectl get oisvc
   kubectl describe oisvc efficientnet
-  kubectl port-forward service/efficientnet 8080:80 &
-  curl --data-binary @$photograph http://127.0.0.1:8080/predict/efficientnet
+  kubectl -n $system port-forward service/ortolan-router 8080:80 &
+  curl --data-binary @$photograph http://127.0.0.1:8080/default/efficientnet/predict/efficientnet
+and with new versions that are promoted, or taken back, by themselves: make demo-canary
 Stop it: make demo-stop"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Builds the images operator, server and model-store (when they are named also router, and load and bundle, for the end-to-end tests, and server-cuda) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
+# Builds the images operator, router, server and model-store (when they are named also load and bundle, for the end-to-end tests, and server-cuda) and writes them as archives into $ORTOLAN_CACHE/images. Does nothing for an image
 # whose parts have not changed. Uses a running Docker engine, else buildah (as root); no registry is needed.
 #   scripts/images.sh [IMAGE...]
 #   ORTOLAN_IMAGE_PREFIX=localhost/ortolan  ORTOLAN_IMAGE_TAG=dev     what the images are called
@@ -9,7 +9,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-IMAGES=("$@"); [ "$#" -gt 0 ] || IMAGES=(operator server model-store)
+IMAGES=("$@"); [ "$#" -gt 0 ] || IMAGES=(operator router server model-store)
 PREFIX=${ORTOLAN_IMAGE_PREFIX:-localhost/ortolan} TAG=${ORTOLAN_IMAGE_TAG:-dev}
 OUT=$ORTOLAN_CACHE/images
 declare -A PACKAGE=([operator]=ortolan-operator [router]=ortolan-router [server]=ortolan-server [model-store]=ortolan-model-store [load]=ortolan-e2e-load [bundle]=ortolan-server [server-cuda]=ortolan-server)

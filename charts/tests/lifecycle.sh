@@ -150,7 +150,7 @@ the_operator_shows_the_routers_a_token_of_its_own_account_and_an_earlier_release
   local out account=system:serviceaccount:$PREFIX-j:ortolan-router
   namespace j
   earlier_chart
-  expect 'is installed' install ortolan j --set router.enabled=true || return 1
+  expect 'is installed' install ortolan j || return 1
   equal "$(shown .secret.secretName)" ortolan-router-stats "the earlier chart's volume" || return 1
   CHART_AT=''
   expect 'is upgraded' upgrade ortolan j --reuse-values || return 1

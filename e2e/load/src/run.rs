@@ -12,11 +12,7 @@ use axum::http::{Method, StatusCode};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use hyper::body::Bytes;
 use serde_json::Value;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use crate::{
     Miss, Order, Seen, Tally,
@@ -155,7 +151,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn client(shared: Arc<Shared>, keep: bool, stopping: watch::Receiver<bool>) {
+async fn client(shared: Arc<Shared>, keep: bool, mut stopping: watch::Receiver<bool>) {
     let limit = Duration::from_millis(shared.order.timeout_ms);
     let pause = Duration::from_millis(shared.order.pause_ms);
     let mut open = Open::default();
@@ -169,7 +165,10 @@ async fn client(shared: Arc<Shared>, keep: bool, stopping: watch::Receiver<bool>
             open = Open::default();
         }
         shared.count(at_ms, keep, outcome);
-        sleep(pause).await;
+        // A long pause ends with the run.
+        if matches!(timeout(pause, stopping.changed()).await, Ok(Err(_))) {
+            return;
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub use install::{Install, RELEASE, SYSTEM, scratch};
 pub use load::{Load, Reply, now};
 pub use node::Node;
 pub use ortolan_e2e_load::Tally;
-pub use service::{Service, other_model, spec};
+pub use service::{Service, other_model, plain_spec, spec};
 pub use test::Test;
 
 /// The store of `examples/model-store.yaml`, as servers see it.

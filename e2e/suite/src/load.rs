@@ -123,7 +123,8 @@ pub struct Load {
 impl Load {
     /// Three clients on the tiny models: one connects anew for each request, two keep their connections.
     /// Counted is the first number of the answer: 1 of `identity`, 2 of `identity-2`.
-    pub(crate) fn order(url: String) -> Order {
+    #[must_use]
+    pub fn order(url: String) -> Order {
         Order {
             url,
             way: Way::default(),
@@ -160,7 +161,11 @@ impl Load {
         }
     }
 
-    pub(crate) async fn start(client: &Client, order: &Order) -> Result<Self> {
+    /// Begins.
+    ///
+    /// # Errors
+    /// When the generator cannot be told.
+    pub async fn start(client: &Client, order: &Order) -> Result<Self> {
         let sender = Sender::find(client).await?;
         let headers = [("content-type", "application/json")];
         let body = serde_json::to_vec(order)?;

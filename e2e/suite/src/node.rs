@@ -1,5 +1,7 @@
 //! The failures that only an outsider can make: a killed operator, a stopped API server.
 
+use k8s_openapi::api::core::v1::Pod;
+
 use crate::{Result, SYSTEM, command::run, fail, kubectl_in};
 
 /// The single node of `e2e/cluster`, whose programs can be stopped one by one.
@@ -24,6 +26,18 @@ impl Node {
         let mut all: Vec<&str> = self.command.iter().map(String::as_str).collect();
         all.extend(arguments);
         run(all[0], &all[1..]).await
+    }
+
+    /// Ends the server of a pod without a word (SIGKILL), as a crash does: its container starts again.
+    ///
+    /// # Errors
+    /// When the pod has no server's process here.
+    pub async fn kill_server(&self, pod: &Pod) -> Result {
+        let uid = pod.metadata.uid.as_deref().unwrap_or("?");
+        let kill = format!(
+            "found=; for pid in $(pgrep -f ^/usr/bin/ortolan-server); do if grep -q {uid} /proc/$pid/cgroup; then kill -KILL $pid; found=1; fi; done; [ -n \"$found\" ]"
+        );
+        self.run(&["enter", "bash", "-c", &kill]).await.map(drop)
     }
 
     /// Ends all replicas of the operator without a word: SIGKILL where the node is ours, else a

@@ -20,9 +20,23 @@ use crate::{Failure, Load, Reply, Result, STORE, fail, load};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The spec of a tiny service: a model of the store, on little CPU.
+/// The spec of a tiny service: a model of the store, on little CPU. A change takes over [at once](at_once).
 #[must_use]
 pub fn spec(model: &str) -> Value {
+    let mut spec = plain_spec(model);
+    spec["rollout"] = at_once();
+    spec
+}
+
+/// All of the requests move to a new revision when it is ready, and nothing is kept of the old one. Needs routers, as
+/// what follows the move is watched.
+fn at_once() -> Value {
+    json!({"strategy": "BlueGreen", "rollbackWindow": "0s", "analysis": {"settle": "10s"}})
+}
+
+/// [`spec`] without a word about the rollout.
+#[must_use]
+pub fn plain_spec(model: &str) -> Value {
     let uri = if model.contains("://") {
         model.to_owned()
     } else {
@@ -45,7 +59,8 @@ pub fn other_model() -> Value {
 
 /// An InferenceService of a test.
 pub struct Service {
-    pub(crate) client: Client,
+    /// Talks to the API server.
+    pub client: Client,
     api: Api<InferenceService>,
     /// Its name.
     pub name: String,
@@ -323,6 +338,36 @@ impl Service {
     /// When there is no answer; an answer of any status is one.
     pub async fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply> {
         let url = self.url(path);
+        load::ask(
+            &self.client,
+            "POST",
+            &url,
+            &Way::default(),
+            content_type,
+            body,
+        )
+        .await
+    }
+
+    /// POST to one of its pods, past Service and routers.
+    ///
+    /// # Errors
+    /// When it has no pod with an address, or there is no answer; an answer of any status is one.
+    pub async fn post_to_a_pod(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Reply> {
+        let address = self
+            .pods()
+            .await?
+            .into_iter()
+            .find_map(|pod| pod.status?.pod_ip);
+        let Some(address) = address else {
+            return fail(format!("{} has no pod with an address", self.name));
+        };
+        let url = format!("http://{address}:8080{path}");
         load::ask(
             &self.client,
             "POST",

@@ -1,5 +1,5 @@
 //! Canaries on a real cluster, under load: a good revision is promoted, a bad one is taken back with the reason that a
-//! person needs. These tests stand alone: they change the release.
+//! person needs. These tests stand alone: what is slow must be the candidate, not the machine.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use ortolan_e2e::{Result, STORE, Service, Test, check, kubectl_in, other_model, 
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::router::{saw_both, with_routers};
+use crate::router::saw_both;
 
 /// Half of the traffic for so many seconds, then all of it for ten.
 fn canary(seconds: u32) -> Value {
@@ -18,7 +18,8 @@ fn canary(seconds: u32) -> Value {
     })
 }
 
-fn first(seconds: u32) -> Value {
+/// A tiny service whose next model gets half of the traffic for so many seconds, and then all of it.
+pub(crate) fn canary_spec(seconds: u32) -> Value {
     let mut spec = spec("bad/identity.onnx");
     spec["rollout"] = canary(seconds);
     spec
@@ -29,7 +30,7 @@ fn phase(service: &InferenceService) -> Option<RolloutPhase> {
 }
 
 /// The shares, the stable revision's first.
-fn weights(service: &InferenceService) -> Vec<i32> {
+pub(crate) fn weights(service: &InferenceService) -> Vec<i32> {
     let status = service.status.iter();
     status
         .flat_map(|status| &status.traffic)
@@ -68,7 +69,7 @@ struct Bad {
 impl Bad {
     async fn is_taken_back(&self, t: &Test) -> Result<String> {
         let service = t.service(self.name);
-        service.apply(&first(120)).await?;
+        service.apply(&canary_spec(120)).await?;
         service.until_ready().await?;
         service.until_answers().await?;
         let load = service.varied_load().await?;
@@ -131,67 +132,64 @@ fn compared() -> Value {
 async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_taken_back_and_says_why()
  {
     Test::alone(async |t| {
-        with_routers(t, async |t| {
-            let mut hungry = model("hungry");
-            hungry["server"] = json!({"resources": {"limits": {"memory": "200Mi"}}});
-            let bad = [
-                Bad {
-                    name: "picky",
-                    change: model("picky"),
-                    reasons: &["EvidenceAgainst"],
-                    says: "errors and timeouts: ",
-                    has_traffic: true,
-                },
-                Bad {
-                    name: "slow",
-                    change: model("slow"),
-                    reasons: &["EvidenceAgainst"],
-                    says: "requests slower than the stable revision's 95th percentile: ",
-                    has_traffic: true,
-                },
-                Bad {
-                    name: "hungry",
-                    change: hungry,
-                    reasons: &["OOMKilled", "CandidateFails", "EvidenceAgainst"],
-                    says: "",
-                    has_traffic: true,
-                },
-                Bad {
-                    name: "wrong",
-                    change: with_golden_set("golden.jsonl"),
-                    reasons: &["ValidationFailed"],
-                    says: "0 of 10 answers agree with the golden set",
-                    has_traffic: false,
-                },
-                Bad {
-                    name: "compared",
-                    change: compared(),
-                    reasons: &["CandidateFails", "EvidenceAgainst"],
-                    says: "answers that differ from the stable revision's: ",
-                    has_traffic: false,
-                },
-                Bad {
-                    name: "malformed",
-                    change: with_golden_set("golden-malformed.jsonl"),
-                    reasons: &["ValidationFailed"],
-                    says: "line 11 of the golden set",
-                    has_traffic: false,
-                },
-                Bad {
-                    name: "wide",
-                    change: model("wide"),
-                    reasons: &["SignatureIncompatible"],
-                    says: "the input \"x\" has the shape [-1, 5], not [-1, 4]",
-                    has_traffic: false,
-                },
-            ];
-            let all = bad.iter().map(|bad| bad.is_taken_back(t));
-            for line in futures::future::try_join_all(all).await? {
-                eprintln!("{line}");
-            }
-            Ok(())
-        })
-        .await
+        let mut hungry = model("hungry");
+        hungry["server"] = json!({"resources": {"limits": {"memory": "200Mi"}}});
+        let bad = [
+            Bad {
+                name: "picky",
+                change: model("picky"),
+                reasons: &["EvidenceAgainst"],
+                says: "errors and timeouts: ",
+                has_traffic: true,
+            },
+            Bad {
+                name: "slow",
+                change: model("slow"),
+                reasons: &["EvidenceAgainst"],
+                says: "requests slower than the stable revision's 95th percentile: ",
+                has_traffic: true,
+            },
+            Bad {
+                name: "hungry",
+                change: hungry,
+                reasons: &["OOMKilled", "CandidateFails", "EvidenceAgainst"],
+                says: "",
+                has_traffic: true,
+            },
+            Bad {
+                name: "wrong",
+                change: with_golden_set("golden.jsonl"),
+                reasons: &["ValidationFailed"],
+                says: "0 of 10 answers agree with the golden set",
+                has_traffic: false,
+            },
+            Bad {
+                name: "compared",
+                change: compared(),
+                reasons: &["CandidateFails", "EvidenceAgainst"],
+                says: "answers that differ from the stable revision's: ",
+                has_traffic: false,
+            },
+            Bad {
+                name: "malformed",
+                change: with_golden_set("golden-malformed.jsonl"),
+                reasons: &["ValidationFailed"],
+                says: "line 11 of the golden set",
+                has_traffic: false,
+            },
+            Bad {
+                name: "wide",
+                change: model("wide"),
+                reasons: &["SignatureIncompatible"],
+                says: "the input \"x\" has the shape [-1, 5], not [-1, 4]",
+                has_traffic: false,
+            },
+        ];
+        let all = bad.iter().map(|bad| bad.is_taken_back(t));
+        for line in futures::future::try_join_all(all).await? {
+            eprintln!("{line}");
+        }
+        Ok(())
     })
     .await;
 }
@@ -199,38 +197,35 @@ async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_ta
 #[tokio::test]
 async fn a_good_canary_is_promoted_under_load_and_the_old_revision_comes_back_at_once() {
     Test::alone(async |t| {
-        with_routers(t, async |t| {
-            let mut validated = first(15);
-            let set = json!({"uri": format!("{STORE}/bad/golden.jsonl")});
-            validated["rollout"]["validation"] = set;
-            // Validated from its first revision on.
-            let service = t.serving(&validated).await?;
-            service
-                .change(&json!({"rollout": {"validation": null}}))
-                .await?;
-            let load = service.load().await?;
-            sleep(Duration::from_secs(3)).await;
-            let old = service.get().await?.status.unwrap_or_default();
-            service.change(&other_model()).await?;
-            service
-                .until("half of the traffic", 60, |s| weights(s) == [50, 50])
-                .await?;
-            let seen = load.tally().await?;
-            service.until_ready().await?;
-            told(&service, "Promoted").await?;
-            saw_both(load).await?;
-            check(!seen.answers.is_empty(), || format!("{seen:?}"))?;
+        let mut validated = canary_spec(15);
+        let set = json!({"uri": format!("{STORE}/bad/golden.jsonl")});
+        validated["rollout"]["validation"] = set;
+        // Validated from its first revision on.
+        let service = t.serving(&validated).await?;
+        service
+            .change(&json!({"rollout": {"validation": null}}))
+            .await?;
+        let load = service.load().await?;
+        sleep(Duration::from_secs(3)).await;
+        let old = service.get().await?.status.unwrap_or_default();
+        service.change(&other_model()).await?;
+        service
+            .until("half of the traffic", 60, |s| weights(s) == [50, 50])
+            .await?;
+        let seen = load.tally().await?;
+        service.until_ready().await?;
+        told(&service, "Promoted").await?;
+        saw_both(load).await?;
+        check(!seen.answers.is_empty(), || format!("{seen:?}"))?;
 
-            // The old revision is kept: a change back needs no step and no new pod.
-            let load = service.load().await?;
-            let model = spec("bad/identity.onnx")["model"].clone();
-            service.change(&json!({"model": model})).await?;
-            let back = service.until_ready().await?;
-            let status = back.status.unwrap_or_default();
-            check(status.traffic == old.traffic, || format!("{status:#?}"))?;
-            saw_both(load).await
-        })
-        .await
+        // The old revision is kept: a change back needs no step and no new pod.
+        let load = service.load().await?;
+        let model = spec("bad/identity.onnx")["model"].clone();
+        service.change(&json!({"model": model})).await?;
+        let back = service.until_ready().await?;
+        let status = back.status.unwrap_or_default();
+        check(status.traffic == old.traffic, || format!("{status:#?}"))?;
+        saw_both(load).await
     })
     .await;
 }
@@ -238,40 +233,37 @@ async fn a_good_canary_is_promoted_under_load_and_the_old_revision_comes_back_at
 #[tokio::test]
 async fn a_canary_that_waits_for_approval_obeys_commands_and_stands_still_when_paused() {
     Test::alone(async |t| {
-        with_routers(t, async |t| {
-            let mut spec = first(0);
-            spec["rollout"]["approval"] = json!("Manual");
-            spec["rollout"]["analysis"]["minRequests"] = json!(0);
-            let service = t.serving(&spec).await?;
-            let load = service.load().await?;
-            service.change(&other_model()).await?;
-            let waits = service.until_reason("AwaitingApproval").await?;
-            check(waits.contains("waits for `promote`"), || waits.clone())?;
-            let status = service.get().await?.status.unwrap_or_default();
-            let candidate = status.rollout.and_then(|rollout| rollout.candidate);
-            let candidate = candidate.unwrap_or_default();
-            let command = async |words: &str| {
-                let command = format!("serving.ortolan.dev/command={words}");
-                let line = ["annotate", "--overwrite", "oisvc", &service.name, &command];
-                kubectl_in(&service.namespace, &line).await
-            };
-            command("promote somebody-else 1").await?;
-            // A command that is written over another one before the operator looks takes its place.
-            until_told(&service, "CommandRefused").await?;
-            command(&format!("pause {candidate} 2")).await?;
-            service.until_reason("Paused").await?;
-            command(&format!("resume {candidate} 3")).await?;
-            service.until_reason("AwaitingApproval").await?;
-            command(&format!("promote {candidate} 4")).await?;
-            let ready = service.until_ready().await?;
-            let status = ready.status.unwrap_or_default();
-            check(
-                status.traffic[0].revision == candidate && status.traffic.len() == 1,
-                || format!("{status:#?}"),
-            )?;
-            saw_both(load).await
-        })
-        .await
+        let mut spec = canary_spec(0);
+        spec["rollout"]["approval"] = json!("Manual");
+        spec["rollout"]["analysis"]["minRequests"] = json!(0);
+        let service = t.serving(&spec).await?;
+        let load = service.load().await?;
+        service.change(&other_model()).await?;
+        let waits = service.until_reason("AwaitingApproval").await?;
+        check(waits.contains("waits for `promote`"), || waits.clone())?;
+        let status = service.get().await?.status.unwrap_or_default();
+        let candidate = status.rollout.and_then(|rollout| rollout.candidate);
+        let candidate = candidate.unwrap_or_default();
+        let command = async |words: &str| {
+            let command = format!("serving.ortolan.dev/command={words}");
+            let line = ["annotate", "--overwrite", "oisvc", &service.name, &command];
+            kubectl_in(&service.namespace, &line).await
+        };
+        command("promote somebody-else 1").await?;
+        // A command that is written over another one before the operator looks takes its place.
+        until_told(&service, "CommandRefused").await?;
+        command(&format!("pause {candidate} 2")).await?;
+        service.until_reason("Paused").await?;
+        command(&format!("resume {candidate} 3")).await?;
+        service.until_reason("AwaitingApproval").await?;
+        command(&format!("promote {candidate} 4")).await?;
+        let ready = service.until_ready().await?;
+        let status = ready.status.unwrap_or_default();
+        check(
+            status.traffic[0].revision == candidate && status.traffic.len() == 1,
+            || format!("{status:#?}"),
+        )?;
+        saw_both(load).await
     })
     .await;
 }

@@ -1,16 +1,13 @@
 //! The command `ortolan` on a real cluster: it asks a model through a port that it forwards by itself, past the routers and
 //! through them, and follows a rollout to its end.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
 
-use ortolan_e2e::{Failure, Result, Test, check, other_model, spec};
+use ortolan_e2e::{Failure, Result, Test, check, other_model, plain_spec};
 use serde_json::json;
-use tokio::{process::Command, time::sleep};
+use tokio::process::Command;
 
-use crate::router::with_routers;
+use crate::bare::{until_kind, without_routers};
 
 /// What the program printed; it has to end with this code.
 async fn ortolan(t: &Test, arguments: &[&str], code: i32) -> Result<String> {
@@ -57,22 +54,6 @@ async fn answers(t: &Test, request: &str, first: &str, more: &[&str]) -> Result 
     })
 }
 
-async fn until_alias(t: &Test) -> Result {
-    let start = Instant::now();
-    loop {
-        let kind = t
-            .kubectl(&["get", "service", "tiny", "-o", "jsonpath={.spec.type}"])
-            .await?;
-        if kind == "ExternalName" {
-            return Ok(());
-        }
-        check(start.elapsed() < Duration::from_secs(60), || {
-            format!("the Service is still a {kind}")
-        })?;
-        sleep(Duration::from_millis(500)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_person_asks_a_model_and_follows_a_rollout_from_outside_of_the_cluster() {
     Test::alone(async |t| {
@@ -85,47 +66,46 @@ async fn a_person_asks_a_model_and_follows_a_rollout_from_outside_of_the_cluster
         let request = request.to_string_lossy().into_owned();
 
         let service = t.service("tiny");
-        service.apply(&spec("bad/identity.onnx")).await?;
-        ortolan(t, &["wait", "tiny", "--timeout", "2m"], 0).await?;
-        answers(t, &request, "1.0", &[]).await?;
-        let refused = ortolan(t, &["predict", "tiny", "--text", "hello"], 1).await?;
-        check(refused.contains("answers 4"), || refused.clone())?;
-
-        with_routers(t, async |t| {
-            until_alias(t).await?;
+        without_routers(async || {
+            service.apply(&plain_spec("bad/identity.onnx")).await?;
+            ortolan(t, &["wait", "tiny", "--timeout", "2m"], 0).await?;
             answers(t, &request, "1.0", &[]).await?;
-            let old = t
-                .kubectl(&[
-                    "get",
-                    "oisvc",
-                    "tiny",
-                    "-o",
-                    "jsonpath={.status.traffic[0].revision}",
-                ])
-                .await?;
-            answers(t, &request, "1.0", &["--revision", &old]).await?;
-
-            let mut next = other_model();
-            // Nobody asks it anything but this test: its time is what is waited for.
-            next["rollout"] = json!({
-                "steps": [{"weight": 50, "soak": "2s"}],
-                "analysis": {"minRequests": 0, "settle": "10s"},
-            });
-            service.change(&next).await?;
-            let said = ortolan(t, &["rollout", "status", "tiny", "--timeout", "3m"], 0).await?;
-            check(said.contains("is promoted"), || said.clone())?;
-            answers(t, &request, "2.0", &[]).await?;
-            let seen = ortolan(t, &["status", "tiny"], 0).await?;
-            check(seen.contains("stable") && seen.contains("kept"), || {
-                seen.clone()
-            })?;
-
-            // The old one is kept: it is back without steps.
-            ortolan(t, &["rollout", "undo", "tiny"], 0).await?;
-            ortolan(t, &["wait", "tiny", "--for=promoted", "--timeout", "3m"], 0).await?;
-            answers(t, &request, "1.0", &[]).await
+            let refused = ortolan(t, &["predict", "tiny", "--text", "hello"], 1).await?;
+            check(refused.contains("answers 4"), || refused.clone())
         })
         .await?;
+        until_kind(t, &service, "ExternalName").await?;
+        answers(t, &request, "1.0", &[]).await?;
+        let old = t
+            .kubectl(&[
+                "get",
+                "oisvc",
+                "tiny",
+                "-o",
+                "jsonpath={.status.traffic[0].revision}",
+            ])
+            .await?;
+        answers(t, &request, "1.0", &["--revision", &old]).await?;
+
+        let mut next = other_model();
+        // Nobody asks it anything but this test: its time is what is waited for.
+        next["rollout"] = json!({
+            "steps": [{"weight": 50, "soak": "2s"}],
+            "analysis": {"minRequests": 0, "settle": "10s"},
+        });
+        service.change(&next).await?;
+        let said = ortolan(t, &["rollout", "status", "tiny", "--timeout", "3m"], 0).await?;
+        check(said.contains("is promoted"), || said.clone())?;
+        answers(t, &request, "2.0", &[]).await?;
+        let seen = ortolan(t, &["status", "tiny"], 0).await?;
+        check(seen.contains("stable") && seen.contains("kept"), || {
+            seen.clone()
+        })?;
+
+        // The old one is kept: it is back without steps.
+        ortolan(t, &["rollout", "undo", "tiny"], 0).await?;
+        ortolan(t, &["wait", "tiny", "--for=promoted", "--timeout", "3m"], 0).await?;
+        answers(t, &request, "1.0", &[]).await?;
         std::fs::remove_dir_all(folder).map_err(of_disk)
     })
     .await;

@@ -58,10 +58,10 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
     ];
     check(head == columns, || listed.clone())?;
     let url = format!("http://efficientnet.{}.svc", t.namespace);
-    let expected = row.len() == 7
+    let expected = row.len() == 8
         && row[..3] == ["efficientnet", "True", "Serving"]
         && row[3].starts_with("efficientnet-")
-        && row[4..6] == ["1", url.as_str()];
+        && row[4..7] == ["Stable", "1", url.as_str()];
     check(expected, || listed.clone())?;
 
     t.until_events(&["RevisionCreated", "Promoted"]).await?;
@@ -69,7 +69,7 @@ async fn reads_well(t: &Test) -> ortolan_e2e::Result {
     for words in [
         "RevisionCreated",
         "Promoted",
-        "is ready and gets all requests",
+        "is the first revision",
         "serves with 1 pod",
         "requests are answered",
         "sha256:",

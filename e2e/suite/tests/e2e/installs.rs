@@ -2,9 +2,17 @@
 
 use std::time::Duration;
 
-use ortolan_e2e::{Install, RELEASE, Result, SYSTEM, Test, check, helm, other_model, spec};
+use ortolan_e2e::{
+    Install, RELEASE, Result, SYSTEM, Test, check, helm, other_model, plain_spec, spec,
+};
 use serde_json::json;
 use tokio::time::sleep;
+
+use crate::{
+    bare::until_kind,
+    canary::{canary_spec, weights},
+    router::saw_both,
+};
 
 async fn uninstall(namespace: &str, release: &str) -> Result {
     let gone = [
@@ -37,12 +45,16 @@ async fn pods(t: &Test) -> Result<String> {
 #[tokio::test]
 async fn services_outlive_the_chart_and_another_release_goes_on_with_them() {
     Test::alone(async |t| {
-        let service = t.serving(&spec("bad/identity.onnx")).await?;
+        let service = t.serving(&plain_spec("bad/identity.onnx")).await?;
+        // The routers go with the chart. Without them the Service selects the pods, which stay.
+        Install::chart(RELEASE, &["--set", "router.enabled=false"]).await?;
+        until_kind(t, &service, "ClusterIP").await?;
+        service.until_answers().await?;
         let before = pods(t).await?;
         let load = service.load().await?;
         uninstall(SYSTEM, RELEASE).await?;
         let outcome = async {
-            Install::chart("another", &[]).await?;
+            Install::chart("another", &["--set", "router.enabled=false"]).await?;
             check(pods(t).await? == before, || {
                 format!("the pods were {before}")
             })?;
@@ -59,7 +71,7 @@ async fn services_outlive_the_chart_and_another_release_goes_on_with_them() {
 }
 
 #[tokio::test]
-async fn an_upgrade_with_other_defaults_restarts_no_model_pod() {
+async fn an_upgrade_with_other_defaults_replaces_operator_and_routers_and_restarts_no_model_pod() {
     Test::alone(async |t| {
         let service = t.serving(&spec("bad/identity.onnx")).await?;
         let before = pods(t).await?;
@@ -69,6 +81,8 @@ async fn an_upgrade_with_other_defaults_restarts_no_model_pod() {
             "images.server.cpu=localhost/ortolan/server:other",
             "--set",
             "concurrency=8",
+            "--set",
+            "router.grace=36",
         ];
         Install::chart(RELEASE, &other).await?;
         let outcome = async {
@@ -86,6 +100,37 @@ async fn an_upgrade_with_other_defaults_restarts_no_model_pod() {
             fresh.apply(&spec("bad/identity.onnx")).await?;
             let told = fresh.until_reason("ImagePullFailed").await?;
             check(told.contains("server:other"), || told.clone())
+        };
+        restored(outcome.await, &[]).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_in_the_middle_of_a_canary_fails_no_request_and_the_canary_goes_on() {
+    Test::alone(async |t| {
+        let service = t.serving(&canary_spec(25)).await?;
+        let load = service.load().await?;
+        // What is slow is known from what the stable revision did.
+        sleep(Duration::from_secs(5)).await;
+        service.change(&other_model()).await?;
+        service
+            .until("half of the traffic", 60, |s| weights(s) == [50, 50])
+            .await?;
+        let old = service.get().await?.status.unwrap_or_default();
+        let other = ["--set", "concurrency=8", "--set", "router.grace=36"];
+        Install::chart(RELEASE, &other).await?;
+        let outcome = async {
+            let now = service.get().await?.status.unwrap_or_default();
+            check(now.traffic == old.traffic, || {
+                format!("the weights jumped: {:?}", now.traffic)
+            })?;
+            let ready = service.until_ready().await?.status.unwrap_or_default();
+            check(
+                ready.traffic.len() == 1 && ready.traffic[0] != old.traffic[0],
+                || format!("{:?}", ready.traffic),
+            )?;
+            saw_both(load).await
         };
         restored(outcome.await, &[]).await
     })

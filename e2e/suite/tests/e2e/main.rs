@@ -4,6 +4,7 @@
 //! disturbs the whole cluster can wait for the others.
 
 mod bad;
+mod bare;
 mod batching;
 mod canary;
 mod cli;

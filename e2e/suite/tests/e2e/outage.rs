@@ -4,8 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use ortolan_e2e::{Node, Result, Service, Test, check, now, spec};
+use ortolan_e2e::{Node, Result, Service, Test, check, now, other_model, spec};
 use tokio::time::sleep;
+
+use crate::canary::{canary_spec, weights};
 
 /// The node, or a sentence why the test is left out.
 fn node() -> Option<Node> {
@@ -49,6 +51,37 @@ async fn an_api_server_that_is_gone_for_half_a_minute_during_a_change_fails_no_r
             node.run(&["start", "kcm"]).await.map(drop)
         })
         .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_api_server_that_is_gone_for_two_minutes_during_a_canary_moves_no_weight_and_fails_no_request()
+ {
+    let Some(node) = node() else { return };
+    Test::alone(async |t| {
+        let service = t.serving(&canary_spec(20)).await?;
+        let load = service.load().await?;
+        sleep(Duration::from_secs(5)).await;
+        service.change(&other_model()).await?;
+        service
+            .until("half of the traffic", 60, |s| weights(s) == [50, 50])
+            .await?;
+        node.run(&["stop", "apiserver", "KILL"]).await?;
+        node.run(&["stop", "kcm", "KILL"]).await?;
+        sleep(Duration::from_secs(120)).await;
+        node.run(&["start", "apiserver"]).await?;
+        node.run(&["start", "kcm"]).await?;
+        service.until_ready().await?;
+        let tally = load.stop_without_a_failure().await?;
+        // Half of them each, for all of that time.
+        let shares = tally.answers.get("1.0").zip(tally.answers.get("2.0"));
+        let even = shares.is_some_and(|(old, new)| {
+            old.last_ms > 120_000
+                && new.first_ms < 60_000
+                && old.count.min(new.count) * 3 > old.count.max(new.count)
+        });
+        check(even, || format!("{tally:?}"))
     })
     .await;
 }

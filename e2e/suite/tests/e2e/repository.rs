@@ -1,4 +1,5 @@
-//! Several models in one service, loaded and unloaded over the Service.
+//! Several models in one service, listed over the Service, loaded and unloaded at the pod: through the routers one of many pods would be
+//! changed, by anybody who may ask for a prediction.
 
 use ortolan_e2e::{Reply, Result, Service, Test, check};
 use serde_json::{Value, json};
@@ -8,6 +9,13 @@ async fn post(service: &Service, path: &str, body: &Value) -> Result<Reply> {
     service
         .post(path, kind, body.to_string().into_bytes())
         .await
+}
+
+/// Loads or unloads a model of the service's only pod.
+async fn manage(service: &Service, model: &str, what: &str) -> Result<Reply> {
+    let path = format!("/v2/repository/models/{model}/{what}");
+    let kind = "application/json";
+    service.post_to_a_pod(&path, kind, b"{}".to_vec()).await
 }
 
 /// Name and state of every model, by name.
@@ -70,7 +78,12 @@ async fn the_models_of_the_example_are_served_listed_unloaded_and_loaded_by_name
             || format!("{known:?}"),
         )?;
 
-        let unloaded = post(&service, "/v2/repository/models/iris/unload", &json!({})).await?;
+        let refused = post(&service, "/v2/repository/models/iris/unload", &json!({})).await?;
+        check(
+            refused.status == 403 && refused.body.contains("router"),
+            || format!("{refused:?}"),
+        )?;
+        let unloaded = manage(&service, "iris", "unload").await?;
         check(unloaded.status == 200, || format!("{unloaded:?}"))?;
         expect_index(&service, ["READY", "UNAVAILABLE"]).await?;
         let (status, sentence) = label(&service, "iris", &flower).await?;
@@ -84,11 +97,11 @@ async fn the_models_of_the_example_are_served_listed_unloaded_and_loaded_by_name
         )?;
         service.until_ready().await?;
 
-        let loaded = post(&service, "/v2/repository/models/iris/load", &json!({})).await?;
+        let loaded = manage(&service, "iris", "load").await?;
         check(loaded.status == 200, || format!("{loaded:?}"))?;
         expect_index(&service, ["READY", "READY"]).await?;
         expect_label(&service, "iris", &flower, "virginica").await?;
-        let nothing = post(&service, "/v2/repository/models/nothing/load", &json!({})).await?;
+        let nothing = manage(&service, "nothing", "load").await?;
         check(
             nothing.status == 404 && nothing.body.contains("nothing"),
             || format!("{nothing:?}"),
@@ -105,7 +118,7 @@ async fn without_the_management_api_nobody_unloads_anything() {
         service.until_ready().await?;
         service.until_answers().await?;
         expect_index(&service, ["READY", "READY"]).await?;
-        let refused = post(&service, "/v2/repository/models/iris/unload", &json!({})).await?;
+        let refused = manage(&service, "iris", "unload").await?;
         check(refused.status == 403, || format!("{refused:?}"))?;
         expect_index(&service, ["READY", "READY"]).await
     })
