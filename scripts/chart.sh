@@ -109,6 +109,9 @@ refusals() {
   refuses "at '/images/registry'" --set images.registry=registry.example.com/
   refuses "set namespaced=true to watch that namespace only" --set watchNamespace=team-a
   refuses "additional properties 'stat' not allowed" --set router.stat=x
+  refuses "name the Secret with the routers' own in router.tls.secretName" --set router.enabled=true,router.tls.clientCA=true
+  refuses "set router.clients.requestsPerSecond" --set router.enabled=true,router.clients.burst=5
+  refuses "at '/router/clients/requestsPerSecond'" --set router.clients.requestsPerSecond=-1
   refuses "metrics.serviceMonitor.enabled needs metrics.service.enabled" --set metrics.serviceMonitor.enabled=true,metrics.service.enabled=false
 }
 

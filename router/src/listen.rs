@@ -1,6 +1,12 @@
 //! The port and its connections: which HTTP a client speaks, the limits of its heads, and the drain.
 //!
-//! Invariants: half a head holds a connection no longer than [`Heads::timeout`]; a client that takes nothing of an
+//! ```text
+//!  TCP ─► which HTTP? by its first bytes ─┐
+//!  TCP ─► TLS ─► which HTTP? by ALPN ─────┴─► HTTP/1.1 or HTTP/2 ─► proxy
+//! ```
+//!
+//! Invariants: half a head holds a connection no longer than [`Heads::timeout`], half a handshake no longer than
+//! [`ortolan_tls::HANDSHAKE`]; a client that takes nothing of an
 //! answer is cut off by the kernel after [`STALL`]; while the router drains, an answer over HTTP/1.1 closes its
 //! connection and a connection of HTTP/2 is told to go away; once it is closed, idle connections end and busy ones
 //! finish.
@@ -21,8 +27,10 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ortolan_tls::Tls;
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
@@ -77,6 +85,8 @@ pub struct Port {
     pub heads: Heads,
     /// How far the end is.
     pub ending: Arc<Ending>,
+    /// With certificates, or in clear text.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Serves until the phase is closed and every connection has ended.
@@ -136,14 +146,41 @@ async fn connection(stream: TcpStream, client: SocketAddr, port: Arc<Port>) {
     let _ = stream.set_nodelay(true);
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(STALL));
     let mut phase = port.ending.watch();
-    let speaks_two = tokio::select! {
-        speaks_two = timeout(port.heads.timeout, speaks_two(&stream)) => speaks_two,
-        // Nothing was asked yet, so that nothing is lost; but what is on its way already is answered.
-        () = async { until(&mut phase, Phase::Closed).await; sleep(LAST_GLANCE).await } => return,
+    // Nothing was asked yet, so that nothing is lost; but what is on its way already is answered.
+    let last = async {
+        until(&mut phase, Phase::Closed).await;
+        sleep(LAST_GLANCE).await;
     };
-    let Ok(Ok(speaks_two)) = speaks_two else {
+    let Some(tls) = &port.tls else {
+        let speaks_two = tokio::select! {
+            speaks_two = timeout(port.heads.timeout, speaks_two(&stream)) => speaks_two,
+            () = last => return,
+        };
+        if let Ok(Ok(speaks_two)) = speaks_two {
+            speak(stream, speaks_two, client, port).await;
+        }
         return;
     };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream) => accepted,
+        () = last => return,
+    };
+    match accepted {
+        Ok(stream) => {
+            let speaks_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            speak(stream, speaks_two, client, port).await;
+        }
+        // A client that breaks off, or is not let in, is its own affair.
+        Err(error) => tracing::debug!("TLS: {error}"),
+    }
+}
+
+/// Until the client has gone, or the router.
+async fn speak<S>(stream: S, speaks_two: bool, client: SocketAddr, port: Arc<Port>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let phase = port.ending.watch();
     let (proxy, ending, heads) = (
         Arc::clone(&port.proxy),
         Arc::clone(&port.ending),

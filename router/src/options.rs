@@ -5,7 +5,11 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 use clap::{ArgGroup, Parser, ValueEnum};
 use jiff::fmt::friendly::SpanParser;
 
+use edge::Edge;
+
 use crate::stats::token::Account;
+
+pub mod edge;
 
 /// Routes the requests of inference services: splits them over revisions, balances them over pods, tries again, and
 /// holds them while there is no pod.
@@ -47,6 +51,10 @@ pub struct Options {
         env = "ORTOLAN_ADMIN"
     )]
     pub admin: SocketAddr,
+
+    /// TLS, and what one client may ask for.
+    #[command(flatten)]
+    pub edge: Edge,
 
     /// What the operator is told.
     #[command(flatten)]

@@ -34,6 +34,7 @@ use crate::{
     metrics::{End, Metrics},
     paths::{self, Purpose},
     plan::Want,
+    rate::Limiter,
     refusal::Refusal,
     tally::Counts,
     target::SERVICE,
@@ -70,6 +71,8 @@ pub struct Proxy {
     pub copies: Arc<Memory>,
     /// What holds for all.
     pub limits: Limits,
+    /// What one client may send.
+    pub limiter: Option<Limiter>,
 }
 
 /// A request that may pass.
@@ -101,7 +104,10 @@ impl Proxy {
             .limits
             .access_log
             .then(|| Box::new(line(&request, client, arrived)));
-        let answered = match self.route(request, is_grpc, arrived, &mut line) {
+        let routed = self
+            .limit(&request, client, arrived)
+            .and_then(|()| self.route(request, is_grpc, arrived, &mut line));
+        let answered = match routed {
             Ok(Routed::Answered(answer)) => Ok(*answer),
             Ok(Routed::Passes(passing)) => self.pass(*passing, &mut line).await,
             Err(refusal) => Err(refusal),
@@ -118,6 +124,21 @@ impl Proxy {
             }
             refusal.answer(is_grpc && is_two)
         })
+    }
+
+    /// Whether its client may send so many.
+    fn limit<B>(
+        &self,
+        request: &Request<B>,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Result<(), Refusal> {
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        let client = limiter.client(peer, request.headers());
+        let taken = limiter.take(client, now.into_std());
+        taken.map_err(|wait| Refusal::too_many(limiter.rate(), wait))
     }
 
     /// Whether and how a request passes, without waiting for anything.

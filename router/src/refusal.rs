@@ -1,5 +1,7 @@
 //! Answers of the router itself: a code and a sentence, as JSON or as a status of gRPC.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
@@ -48,7 +50,9 @@ impl Refusal {
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => status::INVALID_ARGUMENT,
             StatusCode::FORBIDDEN => status::PERMISSION_DENIED,
             StatusCode::NOT_FOUND => status::NOT_FOUND,
-            StatusCode::PAYLOAD_TOO_LARGE => status::RESOURCE_EXHAUSTED,
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => {
+                status::RESOURCE_EXHAUSTED
+            }
             StatusCode::NOT_IMPLEMENTED => status::UNIMPLEMENTED,
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => status::UNAVAILABLE,
             StatusCode::GATEWAY_TIMEOUT => status::DEADLINE_EXCEEDED,
@@ -72,14 +76,22 @@ impl Refusal {
         }
     }
 
+    /// Because its client sends more than so many a second.
+    #[must_use]
+    pub fn too_many(rate: u32, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let message = format!(
+            "one client may send {rate} requests a second, and this one sends more; try again in {seconds} s"
+        );
+        Self {
+            retry_after: Some(u32::try_from(seconds).unwrap_or(u32::MAX / 1000)),
+            ..Self::new(StatusCode::TOO_MANY_REQUESTS, "client_rate", message)
+        }
+    }
+
     /// Because no pod could take the request.
     #[must_use]
-    pub fn no_place(
-        why: NoPlace,
-        service: &ServiceName,
-        held: usize,
-        waited: std::time::Duration,
-    ) -> Self {
+    pub fn no_place(why: NoPlace, service: &ServiceName, held: usize, waited: Duration) -> Self {
         match why {
             NoPlace::Full(crowd) => {
                 let bound = match crowd {

@@ -1,11 +1,11 @@
 //! The router's life: read → listen → serve → drain.
 
-use std::{io::IsTerminal as _, net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use std::{io::IsTerminal as _, num::NonZeroUsize, sync::Arc};
 
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, Runtime},
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 use tracing_subscriber::{
@@ -19,11 +19,12 @@ use crate::{
     directory::Directory,
     failure::Failure,
     hold::Bounds,
-    listen::{self, Heads, Port},
     metrics::Metrics,
-    options::{LogFormat, Options},
+    options::{LogFormat, Options, edge::Edge},
     phase::{Ending, Phase},
+    ports::{Ports, bind},
     proxy::{Limits, Proxy},
+    rate::Limiter,
     source,
     stats::Stats,
     target::Names,
@@ -73,15 +74,6 @@ pub fn logging(options: &Options) {
         .init();
 }
 
-async fn bind(address: SocketAddr, option: &'static str) -> Result<TcpListener, Failure> {
-    let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| Failure::Port {
-        address,
-        option,
-        error,
-    })
-}
-
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -119,6 +111,12 @@ fn directory(options: &Options, metrics: &Metrics) -> Arc<Directory> {
     Arc::new(Directory::new(names, bounds, metrics.clone()))
 }
 
+fn limiter(edge: &Edge) -> Option<Limiter> {
+    let trusted = edge.trusted_proxies.clone();
+    edge.client_rate
+        .map(|rate| Limiter::new(rate, edge.client_burst, trusted))
+}
+
 /// Serves until a signal, then drains.
 ///
 /// # Errors
@@ -127,7 +125,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let metrics = Metrics::default();
     let directory = directory(&options, &metrics);
-    let listener = bind(options.http, "--http").await?;
+    let ports = Ports::bind(&options).await?;
     let admin = bind(options.admin, "--admin").await?;
     let stats = match Stats::of(&options.stats, None, Arc::clone(&directory)).await? {
         Some(stats) => Some((bind(stats.address, "--stats").await?, stats)),
@@ -140,7 +138,7 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         }
         tokio::spawn(async move { axum::serve(listener, stats.paths()).await });
     }
-    let addresses = (listener.local_addr(), admin.local_addr());
+    let addresses = (ports.http(), admin.local_addr());
     if let (Ok(http), Ok(admin)) = addresses {
         tracing::info!("listening on http://{http}, admin on http://{admin}");
     }
@@ -148,8 +146,15 @@ pub async fn run(options: Options) -> Result<(), Failure> {
     // Until the very end: whoever watches the drain looks there.
     tokio::spawn(async move { axum::serve(admin, router).await });
     let ending = Arc::new(Ending::default());
-    let proxy = Proxy {
-        directory: Arc::clone(&directory),
+    let proxy = Arc::new(proxy(&options, &directory, metrics));
+    let serving = ports.serve(proxy, &ending);
+    drain(&options, &mut signals, &ending, &directory, serving).await;
+    Ok(())
+}
+
+fn proxy(options: &Options, directory: &Arc<Directory>, metrics: Metrics) -> Proxy {
+    Proxy {
+        directory: Arc::clone(directory),
         metrics,
         memory: Arc::new(Memory::new(options.replay_memory)),
         copies: Arc::new(Memory::new(copies::MEMORY)),
@@ -158,17 +163,18 @@ pub async fn run(options: Options) -> Result<(), Failure> {
             replay: options.replay_bytes,
             access_log: options.access_log,
         },
-    };
-    let serving = tokio::spawn(listen::serve(Port {
-        listener,
-        proxy: Arc::new(proxy),
-        heads: Heads {
-            timeout: options.header_timeout,
-            bytes: options.max_header_bytes,
-            count: options.max_headers,
-        },
-        ending: Arc::clone(&ending),
-    }));
+        limiter: limiter(&options.edge),
+    }
+}
+
+/// Waits for a signal, and then until what is under way has ended.
+async fn drain(
+    options: &Options,
+    signals: &mut Signals,
+    ending: &Ending,
+    directory: &Directory,
+    serving: JoinHandle<()>,
+) {
     let is_terminated = tokio::select! {
         _ = signals.terminate.recv() => true,
         _ = signals.interrupt.recv() => false,
@@ -199,5 +205,4 @@ pub async fn run(options: Options) -> Result<(), Failure> {
         },
         _ = signals.interrupt.recv() => tracing::warn!("requests that still run are broken off"),
     }
-    Ok(())
 }

@@ -25,7 +25,7 @@ use crate::{
 /// any client with a wrong tensor fill the log.
 ///
 /// A directive holds for every target that starts with its name, and ours start with `ort`, too.
-const DEFAULT: &str = "info,ort=off,ortolan_server=info,ortolan_model=info";
+const DEFAULT: &str = "info,ort=off,ortolan=info";
 
 /// Starts logging. A second call changes nothing. Who asks for the access log gets it whatever the filter says
 /// of the rest.

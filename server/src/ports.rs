@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures::future::join_all;
 use ortolan_model::{Failure, Reason};
+use ortolan_tls::{Files, Tls};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
         self,
         dispatch::{Dispatch, Speaks},
         listen::{self, Port},
-        tls::{Files, Tls},
     },
     options::Options,
 };
@@ -110,5 +110,7 @@ fn certificates(options: &Options) -> Result<Option<Arc<Tls>>, Failure> {
         key,
         client_ca: options.tls_client_ca.clone(),
     };
-    Ok(Some(Arc::new(Tls::load(files)?)))
+    let tls =
+        Tls::load(files).map_err(|wrong| Failure::new(Reason::InvalidConfig, wrong.to_string()))?;
+    Ok(Some(Arc::new(tls)))
 }

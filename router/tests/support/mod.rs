@@ -105,6 +105,19 @@ impl Router {
         rest.split_whitespace().next().unwrap().to_owned()
     }
 
+    /// Where requests come in with TLS.
+    pub async fn https(&self) -> SocketAddr {
+        let of = |log: String| {
+            let (_, rest) = log.split_once("listening with TLS on https://")?;
+            rest.split_whitespace().next()?.parse().ok()
+        };
+        eventually("the router tells its port with TLS", || async {
+            of(self.log()).is_some()
+        })
+        .await;
+        of(self.log()).unwrap()
+    }
+
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }

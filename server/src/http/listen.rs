@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Invariants: half a handshake or half a request's head never holds a connection for longer than
-//! [`HANDSHAKE`] or [`HEAD`], nor does a client that takes nothing of its answer ([`wire::STALL`]);
+//! [`ortolan_tls::HANDSHAKE`] or [`HEAD`], nor does a client that takes nothing of its answer ([`wire::STALL`]);
 //! while the app drains, every answer over HTTP/1.1 closes its connection and every connection of HTTP/2 is
 //! told to go away; once the app is closed, no connection is taken, idle ones are closed and busy ones
 //! finish their answers.
@@ -22,6 +22,7 @@ use hyper_util::{
     server::graceful::GracefulConnection,
 };
 use ortolan_model::{Failure, Reason};
+use ortolan_tls::Tls;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -32,7 +33,6 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     dispatch::Dispatch,
-    tls::Tls,
     wire::{Http, Wire},
 };
 use crate::app::Phase;
@@ -40,8 +40,6 @@ use crate::app::Phase;
 /// For the head of a request, and so for an idle connection of HTTP/1.1 too. Pools of common clients keep theirs
 /// for 60 s (Python, Java) to 90 s (Go, Rust); ours must not be the shorter one by a hair, and must end.
 const HEAD: Duration = Duration::from_secs(120);
-/// For a TLS handshake: a few round trips.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Ours and our clients' headers are few.
 const MAX_HEADERS: usize = 100;
 /// For the head of a request of HTTP/1.1, and for what is read of a body at once.
@@ -161,11 +159,10 @@ async fn connection(
     let Some(tls) = tls else {
         return speak(stream, dispatch, phase).await;
     };
-    match timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
-        Ok(Ok(stream)) => speak(stream, dispatch, phase).await,
+    match tls.accept(stream).await {
+        Ok(stream) => speak(stream, dispatch, phase).await,
         // A client that breaks off, or is not let in, is its own affair.
-        Ok(Err(error)) => tracing::debug!("TLS: {error}"),
-        Err(_) => tracing::debug!("TLS: no handshake within {HANDSHAKE:?}"),
+        Err(error) => tracing::debug!("TLS: {error}"),
     }
 }
 

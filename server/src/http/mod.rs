@@ -38,7 +38,6 @@ mod patience;
 mod raw;
 mod repository;
 pub mod request_id;
-pub mod tls;
 mod v1;
 mod v2;
 mod wire;

@@ -3,7 +3,9 @@
 //!
 //! Inputs: paths of PEM files. Output: what a connection is accepted with. Invariant: a pair that does not
 //! load never takes the place of one that does; connections that are open keep the one that they began
-//! with.
+//! with; half a handshake holds a connection no longer than [`HANDSHAKE`].
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::{
     path::{Path, PathBuf},
@@ -12,16 +14,35 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use ortolan_model::{Failure, Reason};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// For a handshake: a few round trips.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How soon files that changed are read: Kubernetes itself takes up to a minute to change them.
 pub const POLL: Duration = Duration::from_secs(3);
+
+/// What is wrong with the files, in a sentence that names them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Wrong(String);
+
+/// A connection that does not come about by its client's doing.
+#[derive(Debug, thiserror::Error)]
+pub enum NoHandshake {
+    /// The client broke off, or is not let in.
+    #[error("{0}")]
+    Failed(#[from] std::io::Error),
+    /// It takes too long.
+    #[error("no handshake within {HANDSHAKE:?}")]
+    Late,
+}
 
 /// Where the certificates are.
 #[derive(Clone, Debug)]
@@ -51,10 +72,12 @@ pub struct Tls {
 
 impl Tls {
     /// Reads the files for the first time.
-    pub fn load(files: Files) -> Result<Self, Failure> {
-        let invalid = |message| Failure::new(Reason::InvalidConfig, message);
-        let first = read(&files).map_err(invalid)?;
-        let config = build(&files, &first).map_err(invalid)?;
+    ///
+    /// # Errors
+    /// When no port can be served with them.
+    pub fn load(files: Files) -> Result<Self, Wrong> {
+        let first = read(&files).map_err(Wrong)?;
+        let config = build(&files, &first).map_err(Wrong)?;
         Ok(Self {
             files,
             config: ArcSwap::from_pointee(config),
@@ -62,10 +85,16 @@ impl Tls {
         })
     }
 
-    /// For one connection.
-    #[must_use]
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.config.load_full())
+    /// Takes a connection, with the certificate that is in use now.
+    ///
+    /// # Errors
+    /// When there is no handshake within [`HANDSHAKE`].
+    pub async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, NoHandshake> {
+        let acceptor = TlsAcceptor::from(self.config.load_full());
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(accepted) => Ok(accepted?),
+            Err(_) => Err(NoHandshake::Late),
+        }
     }
 
     /// Reads the files again whenever they change, for ever. By their contents, not their times: a Secret's
@@ -215,16 +244,15 @@ mod tests {
             ),
         ] {
             let (_dir, files) = written(&pair);
-            let failure = Tls::load(files).err().unwrap();
-            assert_eq!(failure.reason, Reason::InvalidConfig);
+            let wrong = Tls::load(files).err().unwrap().to_string();
             for part in parts {
-                assert!(failure.message.contains(part), "{failure}");
+                assert!(wrong.contains(part), "{wrong}");
             }
         }
         let (_dir, mut files) = written(&one);
         files.client_ca = Some("/nowhere/ca.crt".into());
-        let failure = Tls::load(files).err().unwrap();
-        assert!(failure.message.contains("/nowhere/ca.crt"), "{failure}");
+        let wrong = Tls::load(files).err().unwrap().to_string();
+        assert!(wrong.contains("/nowhere/ca.crt"), "{wrong}");
     }
 
     #[tokio::test(start_paused = true)]
