@@ -11,13 +11,7 @@
 //! connection and a connection of HTTP/2 is told to go away; once it is closed, idle connections end and busy ones
 //! finish.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use http::{HeaderValue, Request, Version, header};
@@ -157,7 +151,7 @@ async fn connection(stream: TcpStream, client: SocketAddr, port: Arc<Port>) {
             () = last => return,
         };
         if let Ok(Ok(speaks_two)) = speaks_two {
-            speak(stream, speaks_two, client, port).await;
+            Box::pin(speak(stream, speaks_two, client, port)).await;
         }
         return;
     };
@@ -168,7 +162,7 @@ async fn connection(stream: TcpStream, client: SocketAddr, port: Arc<Port>) {
     match accepted {
         Ok(stream) => {
             let speaks_two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            speak(stream, speaks_two, client, port).await;
+            Box::pin(speak(stream, speaks_two, client, port)).await;
         }
         // A client that breaks off, or is not let in, is its own affair.
         Err(error) => tracing::debug!("TLS: {error}"),
@@ -190,7 +184,8 @@ where
     drop(port);
     let service = service_fn(move |request: Request<Incoming>| {
         let (proxy, ending) = (Arc::clone(&proxy), Arc::clone(&ending));
-        async move {
+        // In a box: an idle connection has no request, and need not have room for one.
+        Box::pin(async move {
             let version = request.version();
             let mut answer = proxy.answer(request, client).await;
             // HTTP/2 has no such header: its connections are told to end by GOAWAY.
@@ -200,7 +195,7 @@ where
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, Infallible>(answer)
-        }
+        })
     });
     let io = TokioIo::new(stream);
     if speaks_two {
@@ -218,7 +213,7 @@ where
             .keep_alive_timeout(PONG)
             .serve_connection(io, service);
         drive(
-            connection,
+            Box::pin(connection),
             |connection| connection.graceful_shutdown(),
             phase,
             Phase::Draining,
@@ -235,7 +230,7 @@ where
             .with_upgrades();
         // While the router drains, answers close their connections; idle ones may stay until the end.
         drive(
-            connection,
+            Box::pin(connection),
             |connection| connection.graceful_shutdown(),
             phase,
             Phase::Closed,
@@ -244,9 +239,10 @@ where
     }
 }
 
-/// Until the client has gone, or the router; `leave` is the phase in which the connection is asked to end.
+/// Until the client has gone, or the router; `leave` is the phase in which the connection is asked to end. In a box, so
+/// that an idle connection takes no more room than its protocol needs.
 async fn drive<C>(
-    connection: C,
+    mut connection: Pin<Box<C>>,
     end: fn(Pin<&mut C>),
     mut phase: watch::Receiver<Phase>,
     leave: Phase,
@@ -254,7 +250,6 @@ async fn drive<C>(
     C: Future<Output = hyper::Result<()>>,
 {
     let born = Instant::now();
-    let mut connection = pin!(connection);
     let told = async {
         until(&mut phase, leave).await;
         tokio::select! {

@@ -386,9 +386,9 @@ async fn in_a_cluster_one_account_reads_and_the_log_says_which_role_is_missing()
         &options("ortolan-system/ortolan-operator"),
     );
     assert_eq!(ask(&router, bearer).await.0, 503);
-    let log = router.log();
-    assert!(
-        log.contains("ClusterRoleBinding system:service-account-issuer-discovery"),
-        "{log}"
-    );
+    eventually("the log names the role", || async {
+        let log = router.log();
+        log.contains("ClusterRoleBinding system:service-account-issuer-discovery")
+    })
+    .await;
 }
