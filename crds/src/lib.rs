@@ -12,6 +12,7 @@
 //! without a new generation (the operator writes its defaults into the revision instead).
 
 mod duration;
+mod gateway;
 mod model;
 pub mod names;
 mod pipeline;
@@ -27,6 +28,7 @@ mod shadow;
 mod status;
 
 pub use duration::parse_duration;
+pub use gateway::{Gateway, GatewayProtocol, ParentRef, RoutingProvider};
 pub use model::{Model, SecretReference};
 pub use pipeline::{
     Channels, Column, InputKind, Layout, Missing, OutputKind, Overflow, Pipeline, PipelineInput,

@@ -15,6 +15,14 @@ pub const SERVICE: &str = "serving.ortolan.dev/service";
 /// The revision that an object belongs to.
 pub const REVISION: &str = "serving.ortolan.dev/revision";
 
+/// On a Service that Gateways send requests to: the revision whose pods it selects. Another label than [`REVISION`], by
+/// which routers find pods: they would find each pod twice.
+pub const BACKEND: &str = "serving.ortolan.dev/backend";
+/// On an HTTPRoute or a GRPCRoute with weights: which change of the traffic they are, `status.rollout.generation`.
+pub const TRAFFIC: &str = "serving.ortolan.dev/traffic";
+/// On a ReferenceGrant: the namespace whose routes it lets point at the routers.
+pub const GRANTED: &str = "serving.ortolan.dev/granted";
+
 /// On a ControllerRevision: this revision is the stable one. Written before the status, so that
 /// losing the status loses nothing.
 pub const STABLE: &str = "serving.ortolan.dev/stable";

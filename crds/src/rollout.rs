@@ -17,7 +17,7 @@ use crate::{schema, shadow::Shadow};
         .message("with strategy Recreate the revisions never run at the same time, so their answers cannot be compared: leave shadow out"),
 )]
 pub struct Rollout {
-    /// `Canary` when absent; `BlueGreen` where the platform has no routers.
+    /// `Canary` when absent; `BlueGreen` where the platform has no routers, and with `routing.provider: GatewayAPI`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strategy: Option<Strategy>,
     /// `true` freezes the weights and timers of a rollout under way. (`spec.suspend` is another thing: no pods.)
@@ -173,7 +173,8 @@ pub struct Analysis {
 /// How a new revision takes over from the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum Strategy {
-    /// The new revision gets a growing share of the requests while the evidence allows it. Needs the routers.
+    /// The new revision gets a growing share of the requests while the evidence allows it. Needs the routers, or
+    /// `weight` and `routing.provider: GatewayAPI`.
     Canary,
     /// The new revision starts beside the old one and takes over when all its pods are ready.
     BlueGreen,

@@ -8,6 +8,8 @@ use std::time::Duration;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::{Gateway, RoutingProvider};
+
 /// The rule of a name of a header or a cookie.
 const TOKEN: &str = "self.matches('^[A-Za-z0-9_-]+$')";
 
@@ -17,6 +19,10 @@ const TOKEN: &str = "self.matches('^[A-Za-z0-9_-]+$')";
 #[x_kube(
     validation = Rule::new("!has(self.session) || !has(self.balancing) || self.balancing.kind != 'Consistent'")
         .message("a session keeps requests at one pod already: write session, or balancing.kind: Consistent, and not both"),
+    validation = Rule::new("!has(self.provider) || self.provider != 'GatewayAPI' || has(self.gateway)")
+        .message("provider: GatewayAPI writes weights into routes of Gateways: name them, as in gateway: {parentRefs: [{name: public}]}, or leave provider out"),
+    validation = Rule::new("!has(self.provider) || self.provider != 'GatewayAPI' || (!has(self.timeout) && !has(self.retries) && !has(self.holdTimeout) && !has(self.balancing) && !has(self.session) && (!has(self.revisionHeader) || self.revisionHeader == 'Deny') && (!has(self.stateful) || !self.stateful))")
+        .message("timeout, retries, holdTimeout, balancing, session, revisionHeader and stateful are the routers' work, and with provider: GatewayAPI requests do not pass them: leave these fields out, or write provider: Router"),
 )]
 pub struct Routing {
     /// How long a request may take: from the first try to the head of the answer, and between two parts of an answer
@@ -59,6 +65,14 @@ pub struct Routing {
     /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stateful: Option<bool>,
+    /// Lets requests in from outside the cluster, through Gateways of the Gateway API: the operator makes an HTTPRoute
+    /// named as this object, and a GRPCRoute with `-grpc` after the name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+    /// Who sends requests that came through `gateway` to the revisions: `Router` or `GatewayAPI`. `Router` when absent;
+    /// on a platform without routers the routes point at this object's Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<RoutingProvider>,
 }
 
 /// Which pod of a revision gets a request.
@@ -203,6 +217,12 @@ pub enum SessionKey<'a> {
 }
 
 impl Routing {
+    /// Whether the Gateways split the traffic.
+    #[must_use]
+    pub fn is_split_by_gateways(&self) -> bool {
+        self.provider == Some(RoutingProvider::GatewayAPI)
+    }
+
     /// How long a request may take.
     ///
     /// # Errors

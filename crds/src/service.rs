@@ -43,6 +43,12 @@ use crate::{Model, Pod, Rollout, Routing, Server, status::InferenceServiceStatus
         .message("a stateful model would remember a copied request as another one: leave rollout.shadow out, or routing.stateful"),
     validation = Rule::new("!has(self.pod) || !has(self.pod.terminationGracePeriod) || !has(self.routing) || !has(self.routing.timeout) || !self.pod.terminationGracePeriod.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.pod.terminationGracePeriod == '' || !self.routing.timeout.matches('^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$') || self.routing.timeout == '' || duration(self.pod.terminationGracePeriod) >= duration(self.routing.timeout) + duration('10s')")
         .message("a pod that ends needs routing.timeout and 10s more for what it works on: write a longer pod.terminationGracePeriod, or leave it out"),
+    validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || (!has(self.rollout.steps) && (has(self.rollout.weight) || !has(self.rollout.strategy) || self.rollout.strategy != 'Canary'))")
+        .message("steps go on by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: write rollout.weight to set the share by hand, or strategy: BlueGreen, or routing.provider: Router"),
+    validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || !has(self.rollout.shadow)")
+        .message("rollout.shadow copies requests in the routers, and with routing.provider: GatewayAPI requests do not pass them: leave shadow out, or write routing.provider: Router"),
+    validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || !has(self.rollout.analysis) || (!has(self.rollout.analysis.confidence) && !has(self.rollout.analysis.maxErrorRateRatio) && !has(self.rollout.analysis.minRequests) && !has(self.rollout.analysis.onInconclusive))")
+        .message("rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router"),
 )]
 pub struct InferenceServiceSpec {
     /// Which model to serve. A change makes a new revision.
@@ -59,7 +65,7 @@ pub struct InferenceServiceSpec {
     /// How a new revision takes over. A change restarts nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
-    /// How requests reach the pods. A change restarts nothing. Needs the routers.
+    /// How requests reach the pods. A change restarts nothing. All but `gateway` and `provider` needs the routers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routing: Option<Routing>,
     /// `true` scales the workloads to zero; nothing is deleted.

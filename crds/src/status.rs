@@ -13,21 +13,22 @@ pub struct InferenceServiceStatus {
     /// The generation of the spec that this status describes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` (the spec is what serves), `Available` (some revision serves), `Progressing`, and
-    /// `Stalled` (present only when true).
+    /// `Ready` (the spec is what serves), `Available` (some revision serves), `Progressing`,
+    /// `Stalled` (present only when true), and with `routing.gateway` `Routed` (the Gateways have taken the routes).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// Where clients inside the cluster reach the service.
+    /// Where clients reach the service: under the first name in `routing.gateway.hostnames` once a Gateway has taken the
+    /// route, and inside the cluster otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// `host:port` for each protocol, of the Service.
+    /// `host:port` for each protocol, of the Service, or of the Gateway as in `url`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub addresses: Option<Addresses>,
     /// Which revision gets which share of the requests.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<Traffic>,
-    /// Where a rollout stands. Only where there are routers: without them a revision has all of the traffic or none.
+    /// Where a rollout stands. Only where shares can be set, by routers or by Gateways: elsewhere a revision has all of the traffic or none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutStatus>,
     /// The revisions that are meant to have pods, and the newest one.

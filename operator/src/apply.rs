@@ -137,6 +137,8 @@ impl<'a> Writer<'a> {
                     Object::Deployment(o) => self.patch(&i.deployments, o.as_ref(), ours).await?,
                     Object::DisruptionBudget(o) => self.patch(&i.budgets, o.as_ref(), ours).await?,
                     Object::Service(o) => self.patch(&i.services, o.as_ref(), ours).await?,
+                    Object::HttpRoute(o) => self.route(&i.http_routes, o.as_ref(), ours).await?,
+                    Object::GrpcRoute(o) => self.route(&i.grpc_routes, o.as_ref(), ours).await?,
                 },
                 Write::Scale {
                     deployment,
@@ -154,6 +156,8 @@ impl<'a> Writer<'a> {
                     Kind::DisruptionBudget => self.delete(&i.budgets, &name, &uid).await?,
                     Kind::Pod => self.delete_pod(&name, &uid).await?,
                     Kind::Service => self.delete(&i.services, &name, &uid).await?,
+                    Kind::HttpRoute => self.delete(&i.http_routes, &name, &uid).await?,
+                    Kind::GrpcRoute => self.delete(&i.grpc_routes, &name, &uid).await?,
                 },
             }
         }
@@ -272,6 +276,24 @@ impl<'a> Writer<'a> {
         };
         index.record(answer.map_err(|e| failed("apply", K::KIND, &name, e))?);
         Ok(())
+    }
+
+    /// A route. Its definition may have been removed a moment ago: then it is looked for anew, and nothing is lost by it.
+    async fn route<K>(&self, index: &Index<K>, object: &K, ours: bool) -> Result<(), Error>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + k8s_openapi::Resource
+            + Clone
+            + Kept
+            + std::fmt::Debug,
+    {
+        match self.patch(index, object, ours).await {
+            Err(Error::Api { source, .. }) if code(&source) == Some(404) => {
+                self.context.gateways.look();
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn scale(&self, name: &str, replicas: i32) -> Result<(), Error> {

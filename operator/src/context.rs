@@ -13,13 +13,17 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::Client;
-use ortolan_core::validate::Defaults;
+use ortolan_core::{
+    gateway::types::{GrpcRoute, HttpRoute},
+    validate::Defaults,
+};
 use ortolan_crds::InferenceService;
 
 use crate::{
     asker::Asker,
     events::Teller,
     gate::Gate,
+    gateways::Gateways,
     golden::Golden,
     index::{Index, Key, Packed},
     metrics::Metrics,
@@ -45,6 +49,10 @@ pub struct Indices {
     pub config_maps: Index<ConfigMap>,
     /// Pods.
     pub pods: Index<Pod>,
+    /// HTTPRoutes, where the API server knows them: nothing else waits for these two.
+    pub http_routes: Index<HttpRoute>,
+    /// GRPCRoutes.
+    pub grpc_routes: Index<GrpcRoute>,
 }
 
 impl Indices {
@@ -84,6 +92,8 @@ pub struct Context {
     pub routers: Collector,
     /// Runs golden sets.
     pub golden: Golden,
+    /// Whether there is the Gateway API.
+    pub gateways: Gateways,
 }
 
 /// What is remembered of one InferenceService between two reconciles; losing it loses nothing.
@@ -171,6 +181,7 @@ impl Context {
     pub fn forget(&self, key: &Key) {
         self.asker.forget(key);
         self.golden.forget(key);
+        self.gateways.forget(key);
         self.metrics.rollout(key, None, None);
         self.memory
             .0

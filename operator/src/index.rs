@@ -213,6 +213,16 @@ impl<K: Kept + Clone> Index<K> {
         objects.filter_map(Packed::get).collect()
     }
 
+    /// Forgets everything: nobody watches these objects any more.
+    pub fn clear(&self) {
+        let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *state = State {
+            objects: HashMap::new(),
+            listing: None,
+            ready: false,
+        };
+    }
+
     /// Whether the first listing is complete.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -5,6 +5,7 @@
 //!    │                    ▲                                                        │
 //!    └─ triggers          └──────────── what a write answered is known at once ────┘
 //!
+//!  Gateway API, where there is one ─▶ the same index: routes, and what their Gateways say
 //!  routers (their streams of counts) ─▶ what came of a service's requests, by revision
 //! ```
 //!
@@ -15,7 +16,9 @@ pub mod asker;
 pub mod context;
 pub mod events;
 pub mod gate;
+pub mod gateways;
 pub mod golden;
+pub mod grants;
 pub mod index;
 pub mod lease;
 pub mod metrics;

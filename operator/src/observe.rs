@@ -63,6 +63,8 @@ pub async fn observe(
     service: InferenceService,
 ) -> Result<Seen, Error> {
     let i = &context.indices;
+    let routing = service.spec.routing.as_ref();
+    let from_outside = routing.is_some_and(|routing| routing.gateway.is_some());
     let mut observed = Observed {
         service,
         revisions: i.revisions.of(key),
@@ -76,6 +78,7 @@ pub async fn observe(
         outage: context.outage.last(),
         routers: context.routers.stats(key),
         golden: None,
+        routes: context.gateways.routes(key, i, from_outside),
     };
     let is_known = |service: &Service| service.metadata.name.as_deref() == Some(&key.name);
     let is_asked_for = observed.service.meta().deletion_timestamp.is_none();

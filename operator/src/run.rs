@@ -26,7 +26,9 @@ use crate::{
     context::{Context, Indices, Memory},
     events::Teller,
     gate::{Gate, Tenure},
+    gateways::Gateways,
     golden::{Golden, Reach},
+    grants::Granter,
     lease,
     metrics::Metrics,
     options::{LogFormat, Run, Scope},
@@ -141,6 +143,13 @@ pub async fn operate(
         triggers.clone(),
     ));
 
+    let gateways = Gateways::default();
+    let routes = tokio::spawn(gateways.clone().follow(
+        client.clone(),
+        namespace.clone(),
+        indices.clone(),
+        triggers.clone(),
+    ));
     let outage = Outage::default();
     let election = options.leader_elect.then(|| {
         let lease_namespace = options
@@ -176,10 +185,12 @@ pub async fn operate(
         asker: Asker::new(triggers),
         memory: Memory::default(),
         routers,
+        gateways,
     });
     control(client, &options, context, triggered, leading, stopping).await;
 
     watching.abort();
+    routes.abort();
     drop(listening);
     if let Some(election) = election {
         election.await.context("the election's task broke")?;
@@ -223,7 +234,7 @@ async fn control(
     leading: watch::Receiver<Tenure>,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let api: Api<Watched> = watches::api(client, options.scope.namespace.as_deref());
+    let api: Api<Watched> = watches::api(client.clone(), options.scope.namespace.as_deref());
     let (reader, writer) = reflector::store();
     let forgetting = context.clone();
     let services = watcher(api, watcher::Config::default())
@@ -240,6 +251,7 @@ async fn control(
         })
         .reflect(writer)
         .touched_objects();
+    let _granting = grant(&client, options, &reader, &context);
     let owned = stream::unfold(triggered, |mut triggered| async move {
         let key = triggered.recv().await?;
         let object = ObjectRef::<Watched>::new(&key.name).within(&key.namespace);
@@ -274,6 +286,27 @@ async fn control(
         () = controller => {}
         () = stopped_early => {}
     }
+}
+
+/// Begins to keep the ReferenceGrants, where there are routers; ends when what it gives is dropped.
+fn grant(
+    client: &Client,
+    options: &Run,
+    services: &reflector::Store<Watched>,
+    context: &Context,
+) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    if let Some(router) = options.router.as_deref().and_then(routers::service) {
+        let granter = Granter {
+            client: client.clone(),
+            router,
+            scope: options.scope.namespace.clone(),
+            services: services.clone(),
+            gate: context.gate.clone(),
+        };
+        tasks.spawn(granter.run());
+    }
+    tasks
 }
 
 /// An item each time that this replica starts to lead with full caches: look at everything.

@@ -11,6 +11,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry},
 };
+use ortolan_core::gateway::types::Route;
 use ortolan_crds::{InferenceService, names};
 use serde_json::json;
 
@@ -36,6 +37,12 @@ impl Trim for ControllerRevision {
 }
 
 impl Trim for Service {
+    fn trim(&mut self) {
+        self.metadata.managed_fields = None;
+    }
+}
+
+impl<M> Trim for Route<M> {
     fn trim(&mut self) {
         self.metadata.managed_fields = None;
     }

@@ -58,7 +58,10 @@ pub async fn owned(
     .await;
 }
 
-fn events<K>(api: Api<K>) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+/// What a watch on objects with our label brings; it begins again when it breaks off.
+pub fn events<K>(
+    api: Api<K>,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
@@ -67,7 +70,8 @@ where
     watcher(api, config).default_backoff()
 }
 
-async fn follow<K>(
+/// Keeps an index up to date as long as the stream lasts, and sends the InferenceServices to look at.
+pub async fn follow<K>(
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send,
     index: &Index<K>,
     triggers: &mpsc::UnboundedSender<Key>,

@@ -7,6 +7,7 @@
 //!                                          ├─ Cluster: makes pods of Deployments and patches statuses
 //!                                          ├─ pods: what pods say of themselves
 //!                                          ├─ Routers: follow the traffic and count requests that nobody sent
+//!                                          ├─ Gateways: say of routes what a test wants, without a data plane
 //!                                          └─ Audit: what the API server was asked, and by whom
 //! ```
 //!
@@ -16,6 +17,7 @@
 pub mod argo;
 pub mod audit;
 pub mod cluster;
+pub mod gateways;
 pub mod kstatus;
 pub mod operator;
 pub mod pods;

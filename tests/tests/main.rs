@@ -6,6 +6,7 @@ mod collisions;
 mod crash_points;
 mod drift;
 mod failures;
+mod gateways;
 mod gitops_live;
 mod idle;
 mod lease;

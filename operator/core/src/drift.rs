@@ -14,10 +14,24 @@ const LIST_KEYS: [&str; 6] = ["name", "mountPath", "containerPort", "port", "uid
 /// The path of the first field that differs, such as `spec.template.spec.containers[server].image`.
 #[must_use]
 pub fn differs(desired: &Value, live: &Value) -> Option<String> {
-    compare("", desired, Some(live))
+    compare("", desired, Some(live), Lists::ByKey)
 }
 
-fn compare(path: &str, desired: &Value, live: Option<&Value>) -> Option<String> {
+/// The same for an object whose lists have one owner, atomic ones for server-side apply: what others added to them, or put
+/// in another order, differs.
+#[must_use]
+pub fn differs_in_order(desired: &Value, live: &Value) -> Option<String> {
+    compare("", desired, Some(live), Lists::InOrder)
+}
+
+/// How lists are compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    ByKey,
+    InOrder,
+}
+
+fn compare(path: &str, desired: &Value, live: Option<&Value>, lists: Lists) -> Option<String> {
     let Some(live) = live.filter(|live| !live.is_null()) else {
         return (!is_zero(desired)).then(|| path.to_owned());
     };
@@ -28,9 +42,9 @@ fn compare(path: &str, desired: &Value, live: Option<&Value>) -> Option<String> 
             } else {
                 format!("{path}.{key}")
             };
-            compare(&path, value, have.get(key))
+            compare(&path, value, have.get(key), lists)
         }),
-        (Value::Array(wanted), Value::Array(have)) => compare_lists(path, wanted, have),
+        (Value::Array(wanted), Value::Array(have)) => compare_lists(path, wanted, have, lists),
         (Value::String(a), Value::String(b)) if is_amount(path) => {
             (!quantity::same(a, b)).then(|| path.to_owned())
         }
@@ -38,23 +52,24 @@ fn compare(path: &str, desired: &Value, live: Option<&Value>) -> Option<String> 
     }
 }
 
-fn compare_lists(path: &str, wanted: &[Value], have: &[Value]) -> Option<String> {
+fn compare_lists(path: &str, wanted: &[Value], have: &[Value], lists: Lists) -> Option<String> {
     let key = LIST_KEYS
         .into_iter()
+        .filter(|_| lists == Lists::ByKey)
         .find(|key| !wanted.is_empty() && wanted.iter().all(|item| item.get(key).is_some()));
     match key {
         Some(key) => wanted.iter().find_map(|item| {
             let id = &item[key];
             let label = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
             let live = have.iter().find(|other| other.get(key) == Some(id));
-            compare(&format!("{path}[{label}]"), item, live)
+            compare(&format!("{path}[{label}]"), item, live, lists)
         }),
         None if wanted.len() != have.len() => Some(path.to_owned()),
         None => wanted
             .iter()
             .zip(have)
             .enumerate()
-            .find_map(|(i, (a, b))| compare(&format!("{path}[{i}]"), a, Some(b))),
+            .find_map(|(i, (a, b))| compare(&format!("{path}[{i}]"), a, Some(b), lists)),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod backoff;
 pub mod build;
 pub mod drift;
 pub mod failure;
+pub mod gateway;
 pub mod health;
 pub mod lease;
 pub mod notice;

@@ -15,6 +15,7 @@ use ortolan_crds::{ColdStart, InferenceService, ModelStatus, ProviderStatus, nam
 
 use crate::{
     failure,
+    gateway::Routes,
     revision::RevisionName,
     rollout::{observed::Golden, routers::Routers},
 };
@@ -67,6 +68,8 @@ pub struct Observed {
     pub routers: Routers,
     /// The golden set's verdict on a revision.
     pub golden: Option<(RevisionName, Golden)>,
+    /// Its routes of the Gateway API.
+    pub routes: Routes,
 }
 
 /// An object of somebody else's under a name that the operator needs.

@@ -5,13 +5,14 @@
 //!
 //! 1. the ControllerRevision, before anything that it describes;
 //! 2. recorded digests, Deployments (created with their replicas, then `ortolan/autoscaler` takes
-//!    that field), PodDisruptionBudgets, the revisions' Services where there are routers;
+//!    that field), PodDisruptionBudgets, the revisions' Services where there are routers or Gateways;
 //! 3. the stable mark, before the Service and the status that follow from it;
-//! 4. the Service;
+//! 4. the Service, then the routes that point at it, at the routers or at the revisions' Services;
 //! 5. removal of what no longer runs, and of revisions past the history;
 //! 6. the status, last.
 
 mod examples;
+mod gateway;
 mod keep;
 mod objects;
 mod rollout;
@@ -32,11 +33,12 @@ use ortolan_crds::{InferenceServiceStatus, Strategy, names};
 
 use crate::{
     build::{self, Owner},
+    gateway::types::{GrpcRoute, HttpRoute},
     health::Health,
     notice::Notice,
     observed::{Foreign, Observed, label},
     revision::{self, Data, Identity, Resolved, Revision, RevisionName},
-    rollout::Policy,
+    rollout::{Policy, spec::Splitter},
     status, step,
     validate::{Defaults, Validated, validate},
 };
@@ -59,6 +61,10 @@ pub enum Object {
     DisruptionBudget(Box<PodDisruptionBudget>),
     /// What clients talk to, or what tells the routers of a revision's pods.
     Service(Box<Service>),
+    /// How Gateways send requests over HTTP.
+    HttpRoute(Box<HttpRoute>),
+    /// How Gateways send requests over gRPC.
+    GrpcRoute(Box<GrpcRoute>),
 }
 
 /// Kinds of objects that are removed.
@@ -76,6 +82,10 @@ pub enum Kind {
     Pod,
     /// Service
     Service,
+    /// HTTPRoute
+    HttpRoute,
+    /// GRPCRoute
+    GrpcRoute,
 }
 
 /// One write. Everything is in the InferenceService's namespace.
@@ -224,7 +234,10 @@ fn foreign(observed: &Observed, defaults: &Defaults, wanted: &RevisionName) -> O
     };
     let name = wanted.as_str();
     let of_the_revision = defaults.router.is_some().then_some(name);
-    let service_names = [Some(observed.name()), of_the_revision];
+    let splitter = Splitter::of(&observed.service.spec, defaults.router.is_some());
+    let backend = build::backend_service_name(wanted);
+    let of_gateways = (splitter == Splitter::Gateways).then_some(backend.as_str());
+    let service_names = [Some(observed.name()), of_the_revision, of_gateways];
     let service = observed.services.iter().find_map(|s| {
         let mut names = service_names.into_iter().flatten();
         names.find_map(|name| taken("Service", &s.metadata, name))
@@ -254,12 +267,23 @@ fn foreign(observed: &Observed, defaults: &Defaults, wanted: &RevisionName) -> O
                 .iter()
                 .find_map(|c| taken("ConfigMap", &c.metadata, name))
         })
+        .or_else(|| {
+            let mut routes = observed.routes.http.iter();
+            routes.find_map(|r| taken("HTTPRoute", &r.metadata, observed.name()))
+        })
+        .or_else(|| {
+            let name = build::grpc_route_name(observed.name());
+            let mut routes = observed.routes.grpc.iter();
+            routes.find_map(|r| taken("GRPCRoute", &r.metadata, &name))
+        })
 }
 
 struct Planner<'a> {
     observed: &'a Observed,
     /// The routers' Service, where there are routers.
     router: Option<&'a str>,
+    /// Who gives revisions their shares.
+    splitter: Splitter,
     owner: Owner,
     revisions: Vec<Revision>,
     wanted: RevisionName,
@@ -282,6 +306,7 @@ impl<'a> Planner<'a> {
     ) -> Self {
         Self {
             router: defaults.router.as_deref(),
+            splitter: Splitter::of(&observed.service.spec, defaults.router.is_some()),
             owner: Owner::of(&observed.service),
             stable: stable(observed, &revisions, now),
             health: health(observed, now),
@@ -345,9 +370,9 @@ impl<'a> Planner<'a> {
     }
 
     fn run(mut self, policy: &Policy) -> Plan {
-        let mut decision = match self.router {
-            Some(_) => self.decide_behind_routers(policy),
-            None => self.decide(),
+        let mut decision = match self.splitter {
+            Splitter::Routers | Splitter::Gateways => self.decide_by_shares(policy),
+            Splitter::Nobody => self.decide(),
         };
         self.record_digests();
         for (name, replicas) in &decision.run {
@@ -361,7 +386,9 @@ impl<'a> Planner<'a> {
             self.mark_as(stable);
         }
         self.serve(&decision.serve);
+        self.route(&mut decision);
         self.remove(&decision);
+        self.remove_backends(&mut decision);
         self.trim(&decision);
         let (examples, name) = self.examples(decision.rollout.as_ref());
         let rollout = decision.rollout.as_mut();
@@ -414,7 +441,7 @@ impl<'a> Planner<'a> {
 
     fn promote(&mut self) {
         self.mark();
-        if self.router.is_some() {
+        if self.splitter != Splitter::Nobody {
             // The rollout has told of it.
             return;
         }

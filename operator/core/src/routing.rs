@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use ortolan_crds::{InferenceServiceSpec, RevisionHeader, Routing, WrongRouting};
+use ortolan_crds::{InferenceServiceSpec, RevisionHeader, Routing, RoutingProvider, WrongRouting};
+
+use crate::rollout::spec::Splitter;
 
 /// How long one request may take when nothing is said.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -16,21 +18,37 @@ pub enum Invalid {
         "routing.{0} needs routers, and the platform has none: leave it out, or install the chart with router.enabled=true"
     )]
     NeedsRouters(&'static str),
+    /// Gateways do not do it.
+    #[error(
+        "routing.{0} is the routers' work, and with routing.provider: GatewayAPI requests do not pass them: leave it out, or write provider: Router"
+    )]
+    NotByGateways(&'static str),
+    /// No Gateway is named.
+    #[error(
+        "routing.provider: GatewayAPI writes weights into routes of Gateways: name them, as in gateway: {{parentRefs: [{{name: public}}]}}, or leave provider out"
+    )]
+    NoGateway,
     /// A value that an older schema let through.
     #[error(transparent)]
     Wrong(#[from] WrongRouting),
 }
 
-/// How long one request may take, if the user said so. `routers`: whether there are any.
+/// How long one request may take, if the user said so.
 ///
 /// # Errors
-/// [`Invalid`]: fields that need routers where there are none, and what an older schema let through.
-pub fn timeout(spec: &InferenceServiceSpec, routers: bool) -> Result<Option<Duration>, Invalid> {
+/// [`Invalid`]: fields that need routers where there are none, or where requests do not pass them, and what an older schema let through.
+pub fn timeout(
+    spec: &InferenceServiceSpec,
+    splitter: Splitter,
+) -> Result<Option<Duration>, Invalid> {
     let Some(routing) = &spec.routing else {
         return Ok(None);
     };
-    if !routers && let Some(field) = needs_routers(routing) {
-        return Err(Invalid::NeedsRouters(field));
+    match (splitter, needs_routers(routing)) {
+        (Splitter::Nobody, Some(field)) => return Err(Invalid::NeedsRouters(field)),
+        (Splitter::Gateways, Some(field)) => return Err(Invalid::NotByGateways(field)),
+        (Splitter::Gateways, None) if routing.gateway.is_none() => return Err(Invalid::NoGateway),
+        _ => {}
     }
     routing.hold_timeout()?;
     routing.retries()?;
@@ -52,6 +70,10 @@ fn needs_routers(routing: &Routing) -> Option<&'static str> {
             routing.revision_header == Some(RevisionHeader::Allow),
         ),
         ("stateful: true", routing.stateful == Some(true)),
+        (
+            "provider: Router",
+            routing.provider == Some(RoutingProvider::Router),
+        ),
     ];
     let mut set = fields.into_iter().filter(|(_, is_set)| *is_set);
     set.next().map(|(field, _)| field)
@@ -66,7 +88,7 @@ mod tests {
     fn of(routing: Value, routers: bool) -> Result<Option<Duration>, Invalid> {
         let spec = json!({"model": {"uri": "https://a/m.onnx"}, "routing": routing});
         let spec = serde_json::from_value(spec).expect("a spec");
-        timeout(&spec, routers)
+        timeout(&spec, Splitter::of(&spec, routers))
     }
 
     #[test]
@@ -79,6 +101,7 @@ mod tests {
             (json!({"session": {"cookie": "sid"}}), "session"),
             (json!({"revisionHeader": "Allow"}), "revisionHeader: Allow"),
             (json!({"stateful": true}), "stateful: true"),
+            (json!({"provider": "Router"}), "provider: Router"),
         ] {
             assert_eq!(
                 of(routing.clone(), false),
@@ -96,6 +119,27 @@ mod tests {
             Invalid::NeedsRouters("session").to_string(),
             "routing.session needs routers, and the platform has none: leave it out, or install the chart with router.enabled=true"
         );
+    }
+
+    #[test]
+    fn gateways_need_to_be_named_and_do_none_of_the_routers_work() {
+        let with = |key: &str, value: Value| {
+            let mut routing =
+                json!({"provider": "GatewayAPI", "gateway": {"parentRefs": [{"name": "g"}]}});
+            routing[key] = value;
+            of(routing, true)
+        };
+        assert_eq!(with("stateful", json!(false)), Ok(None));
+        assert_eq!(with("gateway", Value::Null), Err(Invalid::NoGateway));
+        for (field, value) in [
+            ("timeout", json!("30s")),
+            ("retries", json!(0)),
+            ("holdTimeout", json!("1s")),
+            ("balancing", json!({"kind": "RoundRobin"})),
+            ("session", json!({"cookie": "sid"})),
+        ] {
+            assert_eq!(with(field, value), Err(Invalid::NotByGateways(field)));
+        }
     }
 
     #[test]

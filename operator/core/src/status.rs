@@ -10,16 +10,20 @@
 //! | `Recreate` stops the old revision | False `Recreating` | some pod is ready | True | – |
 //! | the candidate failed | False `RolloutFailed` | some pod is ready | False | True |
 //! | failed for good | False, the cause | some pod is ready | False | True |
+//! | `routing.gateway`, and a Gateway has not taken the route | False `RoutePending`, `GatewayAPIMissing` or the Gateway's reason | some pod is ready | True | – |
 //! | suspended | True `Suspended` | False | False | – |
 //! | invalid, refused, or a name that is taken | False, the cause | some pod is ready; as before when no revision serves | False | True |
+//!
+//! With `routing.gateway` there is one more condition, `Routed`: whether every Gateway has taken every route as it is.
+
+mod outside;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use ortolan_crds::{
-    Addresses, InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, RolloutStatus,
-    Traffic, names,
+    InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, RolloutStatus, Traffic,
 };
 
 use crate::{
@@ -30,6 +34,8 @@ use crate::{
     rollout::State,
     step::{Decision, Phase, Share},
 };
+
+use self::outside::Routed;
 
 /// What is true of one condition.
 struct Verdict {
@@ -71,6 +77,7 @@ pub fn decided(
     let replicas = decision.run.get(wanted).copied().unwrap_or_default();
     let serving = ready(&decision.serve);
     let verdict = verdict(decision, wanted, replicas, ready(wanted), serving);
+    let verdict = verdict.seen_from_outside(decision.outside.as_ref());
     judged(observed, decision, wanted, health, facts, verdict, now)
 }
 
@@ -134,16 +141,13 @@ fn judged(
     let of = |name: &RevisionName| health.get(name).unwrap_or(&absent);
     let serving = of(&decision.serve);
     let before = observed.service.status.clone().unwrap_or_default();
-    let host = format!("{}.{}.svc", observed.name(), observed.namespace());
-    let address = format!("{host}:{}", names::SERVICE_PORT);
+    let (url, addresses) = outside::reached(observed, decision.outside.as_ref(), &before);
+    let routed = outside::routed(observed, decision.outside.as_ref(), &before);
     InferenceServiceStatus {
         observed_generation: observed.service.metadata.generation,
-        conditions: conditions(observed, &before, verdict, serving.ready > 0, now),
-        url: Some(format!("http://{host}")),
-        addresses: Some(Addresses {
-            rest: address.clone(),
-            grpc: Some(address),
-        }),
+        conditions: conditions(observed, &before, verdict, routed, serving.ready > 0, now),
+        url: Some(url),
+        addresses: Some(addresses),
         traffic: decision.traffic.iter().map(traffic).collect(),
         rollout: decision.rollout.clone(),
         revisions: revisions(&before, decision, wanted, health, facts),
@@ -214,7 +218,8 @@ pub fn refused(
 ) -> InferenceServiceStatus {
     let before = observed.service.status.clone().unwrap_or_default();
     let verdict = Refusal { reason, message }.verdict(Available::AsBefore);
-    let conditions = conditions(observed, &before, verdict, false, now);
+    let routed = outside::routed(observed, None, &before);
+    let conditions = conditions(observed, &before, verdict, routed, false, now);
     InferenceServiceStatus {
         observed_generation: observed.service.metadata.generation,
         conditions,
@@ -337,6 +342,7 @@ fn conditions(
     observed: &Observed,
     before: &InferenceServiceStatus,
     verdict: Verdict,
+    routed: Option<Routed>,
     some_pod_ready: bool,
     now: Timestamp,
 ) -> Vec<Condition> {
@@ -372,6 +378,9 @@ fn conditions(
     ];
     if verdict.stalled {
         wanted.push(("Stalled", true, reason, message));
+    }
+    if let Some((routed, reason, message)) = routed {
+        wanted.push(("Routed", routed, reason, message));
     }
     wanted
         .into_iter()

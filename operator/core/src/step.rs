@@ -132,8 +132,29 @@ pub struct Decision {
     pub phase: Phase,
     /// Look again after this time even if nothing changes.
     pub requeue: Option<Duration>,
-    /// Where a rollout stands, where there are routers.
+    /// Where a rollout stands, where there are shares.
     pub rollout: Option<RolloutStatus>,
+    /// How far the routes from outside are, where some are wanted.
+    pub outside: Option<Outside>,
+}
+
+/// How far the routes of the Gateway API are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// Whether every Gateway has taken every route as it is.
+    pub routed: bool,
+    /// Whether the spec is not what serves without that.
+    pub blocks: bool,
+    /// Whether it does not pass by itself.
+    pub is_wrong: bool,
+    /// Why, in one word: the Gateway's own where it refuses.
+    pub reason: String,
+    /// The same in a sentence.
+    pub message: String,
+    /// Whether HTTP passes: `None` when no such route is wanted, `Some(None)` when that is not known right now.
+    pub http: Option<Option<bool>>,
+    /// Whether gRPC passes.
+    pub grpc: Option<Option<bool>>,
 }
 
 impl Share {
@@ -195,6 +216,7 @@ fn decision(facts: &Facts<'_>, serve: &RevisionName, phase: Phase) -> Decision {
         phase,
         requeue: None,
         rollout: None,
+        outside: None,
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{
     revision::Template,
-    rollout::{self, Policy},
+    rollout::{self, Policy, spec::Splitter},
     routing::{self, REQUEST_TIMEOUT},
 };
 
@@ -125,6 +125,7 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
     if !is_service_name(&name) {
         return Err(Invalid::Name(name));
     }
+    let splitter = Splitter::of(&service.spec, defaults.router.is_some());
     let template = Template::of(&service.spec);
     let server = template.server.clone().unwrap_or_default();
     let accelerator = server.accelerator.clone().unwrap_or_default();
@@ -147,7 +148,7 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
     };
     let termination_grace = termination_grace(
         template.pod.as_ref(),
-        routing::timeout(&service.spec, defaults.router.is_some())?,
+        routing::timeout(&service.spec, splitter)?,
     )?;
     let model_name = template.model.name.clone().unwrap_or_else(|| name.clone());
     let model_config = server.pipeline.as_ref().map(model_config);
@@ -167,7 +168,7 @@ pub fn validate(service: &InferenceService, defaults: &Defaults) -> Result<Valid
         model_name,
         model_config,
         termination_grace,
-        policy: rollout::spec::policy(&service.spec, defaults.router.is_some())?,
+        policy: rollout::spec::policy(&service.spec, splitter)?,
     })
 }
 

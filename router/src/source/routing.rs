@@ -41,6 +41,8 @@ pub fn read(written: &Value) -> (Overrides, Vec<String>) {
         session: field(written, "session", &mut wrong),
         revision_header: field(written, "revisionHeader", &mut wrong),
         stateful: field(written, "stateful", &mut wrong),
+        // How requests come to the routers is no business of theirs.
+        ..Routing::default()
     };
     let session = used(routing.session(), &mut wrong).map(|key| match key {
         SessionKey::Header(name) => Session::Header(name.to_owned()),

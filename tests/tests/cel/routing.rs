@@ -30,6 +30,8 @@ fn grace(timeout: &str, grace: &str) -> Value {
 pub fn rules() -> Vec<Rule> {
     let duration = |field: &str, text: &str| part("routing", field, json!(text));
     let mut rules = rules_of_balancing();
+    rules.extend(rules_of_gateway());
+    rules.extend(rules_of_provider());
     rules.extend([
         rule(
             "spec",
@@ -111,6 +113,214 @@ fn rules_of_balancing() -> Vec<Rule> {
             HEADER,
             ["", "x user", "x:user"].map(by_header),
             ["x-user", "X-User"].map(by_header),
+        ),
+    ]
+}
+
+fn gateway(more: Value) -> Value {
+    let mut gateway = json!({"parentRefs": [{"name": "public"}]});
+    gateway
+        .as_object_mut()
+        .expect("an object")
+        .extend(more.as_object().expect("an object").clone());
+    part("routing", "gateway", gateway)
+}
+
+fn parent(key: &str, value: Value) -> Value {
+    let mut parent = json!({"name": "public"});
+    parent[key] = value;
+    gateway(json!({"parentRefs": [parent]}))
+}
+
+/// `provider: GatewayAPI` with this beside it.
+fn split(routing: Value, rollout: Value) -> Value {
+    let mut spec = gateway(json!({}));
+    spec["routing"]["provider"] = json!("GatewayAPI");
+    let more = routing.as_object().expect("an object").clone();
+    spec["routing"]
+        .as_object_mut()
+        .expect("an object")
+        .extend(more);
+    if rollout != Value::Null {
+        spec["rollout"] = rollout;
+    }
+    spec
+}
+
+fn rules_of_provider() -> Vec<Rule> {
+    let rollout = |rollout: Value| split(json!({}), rollout);
+    let step = json!([{"weight": 5, "soak": "1m"}]);
+    let shadow = json!({"percent": 5, "compare": {"kind": "Exact"}});
+    let by_routers = |rollout: Value| {
+        let mut spec = gateway(json!({}));
+        spec["rollout"] = rollout;
+        spec
+    };
+    vec![
+        rule(
+            "spec",
+            "steps go on by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: write rollout.weight to set the share by hand, or strategy: BlueGreen, or routing.provider: Router",
+            [
+                rollout(json!({"steps": step})),
+                rollout(json!({"strategy": "Canary"})),
+                rollout(json!({"strategy": "Canary", "steps": step})),
+            ],
+            [
+                rollout(json!({})),
+                rollout(json!({"weight": 10})),
+                rollout(json!({"strategy": "Canary", "weight": 10})),
+                rollout(json!({"strategy": "BlueGreen", "approval": "Manual"})),
+                rollout(json!({"strategy": "Recreate"})),
+                by_routers(json!({"steps": step})),
+            ],
+        ),
+        rule(
+            "spec",
+            "rollout.shadow copies requests in the routers, and with routing.provider: GatewayAPI requests do not pass them: leave shadow out, or write routing.provider: Router",
+            [rollout(json!({"shadow": shadow}))],
+            [by_routers(json!({"shadow": shadow}))],
+        ),
+        rule(
+            "spec",
+            "rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router",
+            [
+                json!({"confidence": 0.9}),
+                json!({"maxErrorRateRatio": 2.0}),
+                json!({"minRequests": 5}),
+                json!({"onInconclusive": "Abort"}),
+            ]
+            .map(|analysis| rollout(json!({"analysis": analysis}))),
+            [
+                rollout(json!({"analysis": {"settle": "20s", "deadline": "5m"}})),
+                by_routers(json!({"analysis": {"minRequests": 5}})),
+            ],
+        ),
+        rule(
+            "spec.routing",
+            "provider: GatewayAPI writes weights into routes of Gateways: name them, as in gateway: {parentRefs: [{name: public}]}, or leave provider out",
+            [routing(json!({"provider": "GatewayAPI"}))],
+            [
+                routing(json!({"provider": "Router"})),
+                split(json!({}), Value::Null),
+            ],
+        ),
+        rule(
+            "spec.routing",
+            "timeout, retries, holdTimeout, balancing, session, revisionHeader and stateful are the routers' work, and with provider: GatewayAPI requests do not pass them: leave these fields out, or write provider: Router",
+            [
+                json!({"timeout": "30s"}),
+                json!({"retries": 1}),
+                json!({"holdTimeout": "5s"}),
+                json!({"balancing": {"kind": "RoundRobin"}}),
+                json!({"session": {"cookie": "sid"}}),
+                json!({"revisionHeader": "Allow"}),
+                json!({"stateful": true}),
+            ]
+            .map(|routing| split(routing, Value::Null)),
+            [split(
+                json!({"revisionHeader": "Deny", "stateful": false}),
+                Value::Null,
+            )],
+        ),
+    ]
+}
+
+fn rules_of_gateway() -> Vec<Rule> {
+    const NO_GRPC: &str = "with a pathPrefix there is no GRPCRoute, which can neither match nor cut off one: leave grpcHostnames out, or pathPrefix";
+    let hosts = |key: &str, host: &str| gateway(json!({key: ["a.example.com", host]}));
+    let bad = [
+        "",
+        "A.example.com",
+        "a.example.com:80",
+        "a..b",
+        "*",
+        "*.",
+        "a.*.b",
+        "-a",
+        "10.0.0.1",
+        "a/b",
+    ];
+    let good = ["a", "models.example.com", "*.example.com", "a-1.b2"];
+    let prefix = |text: &str| gateway(json!({"pathPrefix": text}));
+    vec![
+        rule(
+            "spec.routing.gateway",
+            "a GRPCRoute can neither match nor cut off a path prefix, and gRPC's clients cannot send one: leave GRPC out of protocols, or pathPrefix",
+            [
+                gateway(json!({"pathPrefix": "/a", "protocols": ["HTTP", "GRPC"]})),
+                gateway(json!({"pathPrefix": "/a", "protocols": ["GRPC"]})),
+            ],
+            [
+                gateway(json!({"pathPrefix": "/", "protocols": ["HTTP", "GRPC"]})),
+                gateway(json!({"pathPrefix": "/a", "protocols": ["HTTP"]})),
+                gateway(json!({"pathPrefix": "/a"})),
+            ],
+        ),
+        rule(
+            "spec.routing.gateway",
+            "grpcHostnames are those of the GRPCRoute: write protocols: [HTTP, GRPC], or leave grpcHostnames out",
+            [gateway(
+                json!({"protocols": ["HTTP"], "grpcHostnames": ["g.example.com"]}),
+            )],
+            [
+                gateway(json!({"protocols": ["HTTP", "GRPC"], "grpcHostnames": ["g.example.com"]})),
+                gateway(json!({"grpcHostnames": ["g.example.com"]})),
+            ],
+        ),
+        rule(
+            "spec.routing.gateway",
+            NO_GRPC,
+            [gateway(
+                json!({"pathPrefix": "/a", "grpcHostnames": ["g.example.com"]}),
+            )],
+            [gateway(
+                json!({"pathPrefix": "/", "grpcHostnames": ["g.example.com"]}),
+            )],
+        ),
+        rule(
+            "spec.routing.gateway.hostnames",
+            "write names of hosts in lower case and without a port, such as models.example.com or *.example.com",
+            bad.map(|host| hosts("hostnames", host)),
+            good.map(|host| hosts("hostnames", host)),
+        ),
+        rule(
+            "spec.routing.gateway.grpcHostnames",
+            "write names of hosts in lower case and without a port, such as grpc.example.com or *.grpc.example.com",
+            bad.map(|host| hosts("grpcHostnames", host)),
+            good.map(|host| hosts("grpcHostnames", host)),
+        ),
+        rule(
+            "spec.routing.gateway.pathPrefix",
+            "write a path such as /models/cats: it begins with '/', does not end with one, and has only letters, digits, '-', '_', '.', '~' and '/' in it",
+            [
+                "", "a", "/a/", "//a", "/a//b", "/a?b", "/a%2fb", "/a/../b", "/.", "/a b", "/a#b",
+            ]
+            .map(prefix),
+            ["/", "/a", "/models/cats.v1", "/a/..b", "/~x/_y-z"].map(prefix),
+        ),
+        rule(
+            "spec.routing.gateway.parentRefs[].name",
+            "write the name of a Gateway",
+            ["", "A", "-a", "a/b"].map(|name| parent("name", json!(name))),
+            ["public", "a.b-1"].map(|name| parent("name", json!(name))),
+        ),
+        rule(
+            "spec.routing.gateway.parentRefs[].namespace",
+            "write the name of a namespace",
+            ["", "A", "a.b"].map(|name| parent("namespace", json!(name))),
+            ["infra", "a-1"].map(|name| parent("namespace", json!(name))),
+        ),
+        rule(
+            "spec.routing.gateway.parentRefs[].sectionName",
+            "write the name of a listener of the Gateway",
+            ["", "A", "a/b"].map(|name| parent("sectionName", json!(name))),
+            ["http", "https.1"].map(|name| parent("sectionName", json!(name))),
+        ),
+        rule(
+            "spec.routing.gateway.parentRefs[].port",
+            "write a port from 1 to 65535",
+            [0, -1, 65536].map(|port| parent("port", json!(port))),
+            [1, 443, 65535].map(|port| parent("port", json!(port))),
         ),
     ]
 }

@@ -6,6 +6,8 @@ mod deployment;
 mod disruption_budget;
 mod examples;
 mod pod;
+mod reference_grant;
+mod route;
 mod service;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,9 @@ pub use examples::examples;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use ortolan_crds::{InferenceService, names};
 pub use pod::pod_template;
-pub use service::{Front, revision_service, service};
+pub use reference_grant::{RouterService, reference_grant, reference_grant_name};
+pub use route::{Backends, grpc_route, grpc_route_name, http_route, parents};
+pub use service::{Front, backend_service, backend_service_name, revision_service, service};
 
 use crate::revision::RevisionName;
 

@@ -1,4 +1,4 @@
-//! The Services: the one that clients talk to, and behind routers one for each revision.
+//! The Services: the one that clients talk to, and behind routers or Gateways one for each revision.
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -7,7 +7,7 @@ use k8s_openapi::{
 use ortolan_crds::names;
 
 use super::{Owner, revision_labels, selector, service_labels};
-use crate::revision::RevisionName;
+use crate::revision::{RevisionName, hash8};
 
 /// Where the requests of a service go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,40 @@ pub fn revision_service(owner: &Owner, revision: &RevisionName) -> Service {
         }),
         status: None,
     }
+}
+
+/// Of one revision, for Gateways: with an address, and with ready pods only, so that every implementation can use it. Not
+/// the one that routers have, which has neither: an address can be given to no Service that lives, and both are there
+/// while a service changes from one to the other.
+#[must_use]
+pub fn backend_service(owner: &Owner, revision: &RevisionName) -> Service {
+    let mut labels = service_labels(&owner.name);
+    labels.insert(names::BACKEND.into(), revision.as_str().into());
+    Service {
+        metadata: owner.meta(&backend_service_name(revision), labels),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".into()),
+            selector: Some(selector(&owner.name, revision)),
+            ports: Some(vec![port(Some(IntOrString::String("http".into())))]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// The revision's name and `-gw`. A Service's name ends at 63 characters: where a longest name meets a collision of
+/// revisions, a hash stands for the end of it.
+#[must_use]
+pub fn backend_service_name(revision: &RevisionName) -> String {
+    const LONGEST: usize = 63;
+    let name = revision.as_str();
+    let full = format!("{name}-gw");
+    if full.len() <= LONGEST {
+        return full;
+    }
+    let hash = hash8(&name.into());
+    let head = &name[..name.floor_char_boundary(LONGEST - hash.len() - 4)];
+    format!("{head}-{hash}-gw")
 }
 
 fn port(target_port: Option<IntOrString>) -> ServicePort {

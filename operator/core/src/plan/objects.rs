@@ -12,11 +12,12 @@ use crate::{
     notice::Notice,
     observed::{Report, find, label},
     revision::{self, RevisionName},
+    rollout::spec::Splitter,
     step::Decision,
 };
 
 /// What is to be done about an object.
-enum Need {
+pub(super) enum Need {
     Nothing,
     Create,
     Repair(String),
@@ -130,6 +131,9 @@ impl Planner<'_> {
             if self.router.is_some() {
                 self.tell_routers(name);
             }
+            if self.splitter == Splitter::Gateways {
+                self.back_gateways(name);
+            }
         } else {
             // A revision without a record (deleted by hand) keeps its pods, and can still be scaled.
             self.scale(name, replicas);
@@ -182,7 +186,7 @@ impl Planner<'_> {
         self.apply_service(object, self.observed.name());
     }
 
-    fn apply_service(&mut self, mut object: Service, name: &str) {
+    pub(super) fn apply_service(&mut self, mut object: Service, name: &str) {
         let desired = seal(&mut object, |s| &mut s.metadata);
         let need = need(
             &desired,
@@ -191,7 +195,7 @@ impl Planner<'_> {
         self.apply(need, "Service", name, Object::Service(Box::new(object)));
     }
 
-    fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {
+    pub(super) fn apply(&mut self, need: Need, kind: &str, name: &str, object: Object) {
         if self.is_taken(kind, name) {
             return;
         }
@@ -310,10 +314,23 @@ pub(super) fn differs(desired: &Value, live: Option<&impl Serialize>) -> bool {
 }
 
 fn need(desired: &Value, live: Option<&impl Serialize>) -> Need {
+    need_by(drift::differs, desired, live)
+}
+
+/// Of an object whose lists have one owner: what was added to one by hand is drift, too.
+pub(super) fn need_in_order(desired: &Value, live: Option<&impl Serialize>) -> Need {
+    need_by(drift::differs_in_order, desired, live)
+}
+
+fn need_by(
+    differs: fn(&Value, &Value) -> Option<String>,
+    desired: &Value,
+    live: Option<&impl Serialize>,
+) -> Need {
     let Some(live) = live else {
         return Need::Create;
     };
-    match drift::differs(desired, &to_value(live)) {
+    match differs(desired, &to_value(live)) {
         None => Need::Nothing,
         Some(path) if path.contains(names::DESIRED) => Need::Repair(String::new()),
         Some(path) => Need::Repair(path),

@@ -1,4 +1,4 @@
-//! The decision where there are routers: [`crate::rollout::step`], carried into what the rest of the plan reads.
+//! The decision where shares can be set, by routers or by Gateways: [`crate::rollout::step`], carried into what the rest of the plan reads.
 //!
 //! What it remembers comes from `.status.rollout.state` and goes back there; nothing else remembers anything. A state
 //! that was not written (only numbers changed, and the status was written a moment ago) is worked out again from the one
@@ -21,7 +21,10 @@ use crate::{
         evidence::{Count, Evidence, Signal, limit},
         observed::{Golden, Signature},
         policy::{Split, Strategy},
-        readings, signature,
+        readings,
+        routers::Routers,
+        signature,
+        spec::Splitter,
         state::{self as phases, Pause},
     },
     status::whole_seconds,
@@ -33,7 +36,7 @@ const MOST: f64 = 1e9;
 
 impl Planner<'_> {
     /// Decides, and adds the events of it.
-    pub(super) fn decide_behind_routers(&mut self, policy: &Policy) -> Decision {
+    pub(super) fn decide_by_shares(&mut self, policy: &Policy) -> Decision {
         let before = self.remembered();
         let observed = self.rollout_observed(policy, before.as_ref());
         let mark = self.stable.as_ref().map(|(name, _)| name.clone());
@@ -64,6 +67,7 @@ impl Planner<'_> {
                 shadow: self.shadow(&effects),
                 ..describe(policy, &state, &effects)
             }),
+            outside: None,
         }
     }
 
@@ -84,7 +88,16 @@ impl Planner<'_> {
         let candidate = before.and_then(|state| state.candidate.as_ref());
         let candidate = candidate.unwrap_or(&self.wanted);
         let edge = before.and_then(|state| state.edge);
-        let routers = &self.observed.routers;
+        // What comes through Gateways nobody counts: no test is made, and nothing is waited for but the routes.
+        let by_gateways = Routers {
+            complete: true,
+            followed: self.followed_by_gateways(before),
+            ..Routers::default()
+        };
+        let routers = match self.splitter {
+            Splitter::Gateways => &by_gateways,
+            Splitter::Routers | Splitter::Nobody => &self.observed.routers,
+        };
         let slow = readings::slow(routers, stable);
         let annotations = self.observed.service.metadata.annotations.as_ref();
         let replicas = u32::try_from(self.observed.service.spec.replicas()).unwrap_or(0);
@@ -250,6 +263,7 @@ fn describe(policy: &Policy, state: &State, effects: &Effects) -> RolloutStatus 
         evidence: state
             .evidence
             .as_ref()
+            .filter(|_| policy.counts)
             .map(|evidence| describe_evidence(policy, evidence)),
         state: serde_json::to_string(state).ok(),
     }

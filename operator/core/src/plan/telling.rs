@@ -6,6 +6,7 @@ use super::Planner;
 use crate::{
     notice::Notice,
     observed::Observed,
+    rollout::spec::Splitter,
     step::{Decision, Phase},
 };
 
@@ -43,8 +44,8 @@ impl Planner<'_> {
                 cause: Some(cause), ..
             }
             | Phase::Broken(cause) => Some((cause.reason.clone(), cause.message.clone())),
-            // With routers the rollout tells of it itself, when it takes the candidate back.
-            Phase::RolloutFailed(cause) if self.router.is_none() => Some((
+            // Where there are shares the rollout tells of it itself, when it takes the candidate back.
+            Phase::RolloutFailed(cause) if self.splitter == Splitter::Nobody => Some((
                 "RolloutFailed".into(),
                 format!(
                     "revision {} failed with {}: {}",

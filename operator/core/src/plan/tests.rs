@@ -1,12 +1,13 @@
 //! Plans carried out on a small world in memory: what converges, in which order, and what is left
 //! alone. The same on a real API server is in `tests/`.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
 use ortolan_crds::{InferenceService, InferenceServiceSpec, Provider};
 use serde_json::{Value, json};
 
 use super::*;
 
+mod gateway;
 mod routers;
 
 /// What an API server and a controller manager would hold and do, as far as a plan can see it.
@@ -15,6 +16,8 @@ struct World {
     now: Timestamp,
     uids: u32,
     router: Option<String>,
+    /// Of the route that was written last.
+    generation: i64,
     /// Of a hundred answers of a candidate that are compared, so many differ.
     differ: u64,
 }
@@ -35,6 +38,7 @@ impl World {
             now,
             uids: 0,
             router: None,
+            generation: 0,
             differ: 0,
         }
     }
@@ -121,7 +125,33 @@ impl World {
                 object: Object::Service(s),
                 ..
             } => {
-                put(&mut o.services, |s| &mut s.metadata, *s, uid);
+                let made = crate::observed::find(
+                    &o.services,
+                    |s| &s.metadata,
+                    s.metadata.name.as_deref().unwrap_or_default(),
+                );
+                let made = made.and_then(|s| s.metadata.creation_timestamp.clone());
+                let mut s = *s;
+                s.metadata.creation_timestamp = made.or(Some(Time(self.now)));
+                put(&mut o.services, |s| &mut s.metadata, s, uid);
+            }
+            Write::Apply {
+                object: Object::HttpRoute(r),
+                ..
+            } => {
+                self.generation += 1;
+                let mut r = *r;
+                r.metadata.generation = Some(self.generation);
+                put(&mut o.routes.http, |r| &mut r.metadata, r, uid);
+            }
+            Write::Apply {
+                object: Object::GrpcRoute(r),
+                ..
+            } => {
+                self.generation += 1;
+                let mut r = *r;
+                r.metadata.generation = Some(self.generation);
+                put(&mut o.routes.grpc, |r| &mut r.metadata, r, uid);
             }
             Write::Scale {
                 deployment,
@@ -158,6 +188,8 @@ impl World {
                 Kind::DisruptionBudget => drop_named(&mut o.budgets, |b| &b.metadata, &name),
                 Kind::Pod => drop_named(&mut o.pods, |p| &p.metadata, &name),
                 Kind::Service => drop_named(&mut o.services, |s| &s.metadata, &name),
+                Kind::HttpRoute => drop_named(&mut o.routes.http, |r| &r.metadata, &name),
+                Kind::GrpcRoute => drop_named(&mut o.routes.grpc, |r| &r.metadata, &name),
             },
         }
     }
@@ -294,6 +326,10 @@ fn verbs(plan: &Plan) -> Vec<&'static str> {
                 object: Object::Service(_),
                 ..
             } => "service",
+            Write::Apply {
+                object: Object::HttpRoute(_) | Object::GrpcRoute(_),
+                ..
+            } => "route",
             Write::Scale { .. } => "scale",
             Write::MarkStable { .. } => "mark",
             Write::Delete { .. } => "delete",

@@ -41,7 +41,8 @@ impl Turn<'_> {
                 }
             }
             AbortStage::ShiftBack => {
-                if self.followed() || self.waited() >= times::PATIENCE {
+                let patient = self.policy.counts && self.waited() >= times::PATIENCE;
+                if self.followed() || patient {
                     let stage = AbortStage::Drain;
                     self.go(Phase::Aborting { stage, then });
                 }

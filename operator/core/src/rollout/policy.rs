@@ -183,6 +183,9 @@ pub struct Policy {
     pub rollback_window: Duration,
     /// How long pods may take to be ready.
     pub progress_deadline: Duration,
+    /// Whether anybody counts requests. Where not, a shift that has not arrived is waited for without end: pods that
+    /// Gateways still send requests to do not go.
+    pub counts: bool,
 }
 
 impl Default for Policy {
@@ -200,6 +203,7 @@ impl Default for Policy {
             shadow: None,
             rollback_window: Duration::from_secs(3600),
             progress_deadline: Duration::from_secs(600),
+            counts: true,
         }
     }
 }

@@ -10,6 +10,30 @@ use super::{
 };
 use crate::validate::parse_duration;
 
+/// Who can give revisions shares of the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Splitter {
+    /// Nobody: a Service selects the pods of one revision.
+    Nobody,
+    /// The routers, which count requests, too.
+    Routers,
+    /// Gateways, by weights in routes. Nobody counts.
+    Gateways,
+}
+
+impl Splitter {
+    /// Of this service; `routers`: whether there are any.
+    #[must_use]
+    pub fn of(spec: &InferenceServiceSpec, routers: bool) -> Self {
+        let routing = spec.routing.as_ref();
+        match routing.is_some_and(ortolan_crds::Routing::is_split_by_gateways) {
+            true => Self::Gateways,
+            false if routers => Self::Routers,
+            false => Self::Nobody,
+        }
+    }
+}
+
 /// What cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
@@ -18,6 +42,11 @@ pub enum Invalid {
         "rollout.{0} needs routers, and the platform has none: leave it out, or install the chart with router.enabled=true"
     )]
     NeedsRouters(&'static str),
+    /// Only routers count.
+    #[error(
+        "rollout.{0} goes by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave it out and write rollout.weight to set the share by hand, or strategy: BlueGreen; or write routing.provider: Router"
+    )]
+    NeedsCounts(&'static str),
     /// A duration that cannot be read.
     #[error("rollout.{0} is {1:?}: write a duration such as 2m or 1h")]
     Duration(&'static str, String),
@@ -42,30 +71,40 @@ pub enum Invalid {
     Number(&'static str, String, &'static str),
 }
 
-/// The policy. `routers`: whether there are any.
+/// The policy.
 ///
 /// # Errors
-/// [`Invalid`]: fields that need routers where there are none, and what an older schema let through.
-pub fn policy(spec: &InferenceServiceSpec, routers: bool) -> Result<Policy, Invalid> {
+/// [`Invalid`]: fields that need routers where there are none, or where requests do not pass them, and what an older schema let through.
+pub fn policy(spec: &InferenceServiceSpec, splitter: Splitter) -> Result<Policy, Invalid> {
     let rollout = spec.rollout.clone().unwrap_or_default();
-    if !routers && let Some(field) = needs_routers(&rollout) {
-        return Err(Invalid::NeedsRouters(field));
+    match splitter {
+        Splitter::Routers => {}
+        Splitter::Nobody => {
+            needs_routers(&rollout).map_or(Ok(()), |field| Err(Invalid::NeedsRouters(field)))?
+        }
+        Splitter::Gateways => {
+            needs_counts(&rollout).map_or(Ok(()), |field| Err(Invalid::NeedsCounts(field)))?;
+        }
     }
+    let counts = splitter != Splitter::Gateways;
     let defaults = Policy::default();
     let approval = match rollout.approval.unwrap_or_default() {
         crds::Approval::Automatic => Approval::Automatic,
         crds::Approval::Manual => Approval::Manual,
     };
     Ok(Policy {
-        strategy: strategy(&rollout, routers)?,
+        strategy: strategy(&rollout, splitter)?,
         paused: rollout.paused.unwrap_or(false),
         suspended: spec.suspended(),
         approval,
         shadow: rollout.shadow.as_ref().map(copies).transpose()?,
-        analysis: analysis(
-            &rollout.analysis.unwrap_or_default(),
-            rollout.shadow.as_ref(),
-        )?,
+        analysis: {
+            let written = rollout.analysis.clone().unwrap_or_default();
+            let mut analysis = analysis(&written, rollout.shadow.as_ref())?;
+            analysis.signals.retain(|_| counts);
+            analysis
+        },
+        counts,
         rollback_window: duration(
             "rollbackWindow",
             rollout.rollback_window.as_ref(),
@@ -98,10 +137,37 @@ fn needs_routers(rollout: &Rollout) -> Option<&'static str> {
     set.next().map(|(field, _)| field)
 }
 
-fn strategy(rollout: &Rollout, routers: bool) -> Result<Strategy, Invalid> {
-    let default = match routers {
-        true => crds::Strategy::Canary,
-        false => crds::Strategy::BlueGreen,
+/// The first field that takes counts.
+fn needs_counts(rollout: &Rollout) -> Option<&'static str> {
+    let analysis = rollout.analysis.clone().unwrap_or_default();
+    let is_canary = rollout.strategy == Some(crds::Strategy::Canary);
+    let fields = [
+        ("steps", !rollout.steps.is_empty()),
+        (
+            "strategy: Canary without a weight",
+            is_canary && rollout.weight.is_none(),
+        ),
+        ("shadow", rollout.shadow.is_some()),
+        ("analysis.confidence", analysis.confidence.is_some()),
+        (
+            "analysis.maxErrorRateRatio",
+            analysis.max_error_rate_ratio.is_some(),
+        ),
+        ("analysis.minRequests", analysis.min_requests.is_some()),
+        (
+            "analysis.onInconclusive",
+            analysis.on_inconclusive.is_some(),
+        ),
+    ];
+    let mut set = fields.into_iter().filter(|(_, is_set)| *is_set);
+    set.next().map(|(field, _)| field)
+}
+
+fn strategy(rollout: &Rollout, splitter: Splitter) -> Result<Strategy, Invalid> {
+    let default = match splitter {
+        Splitter::Routers => crds::Strategy::Canary,
+        Splitter::Gateways if rollout.weight.is_some() => crds::Strategy::Canary,
+        Splitter::Gateways | Splitter::Nobody => crds::Strategy::BlueGreen,
     };
     Ok(match rollout.strategy.unwrap_or(default) {
         crds::Strategy::BlueGreen => Strategy::BlueGreen,
@@ -215,7 +281,85 @@ mod tests {
 
     fn of(rollout: Value, routers: bool) -> Result<Policy, Invalid> {
         let spec = json!({"model": {"uri": "https://a/m.onnx"}, "rollout": rollout});
-        policy(&serde_json::from_value(spec).expect("a spec"), routers)
+        let splitter = match routers {
+            true => Splitter::Routers,
+            false => Splitter::Nobody,
+        };
+        policy(&serde_json::from_value(spec).expect("a spec"), splitter)
+    }
+
+    fn by_gateways(rollout: Value) -> Result<Policy, Invalid> {
+        let spec = json!({"model": {"uri": "https://a/m.onnx"}, "rollout": rollout, "routing": {
+            "provider": "GatewayAPI", "gateway": {"parentRefs": [{"name": "g"}]},
+        }});
+        let spec = serde_json::from_value(spec).expect("a spec");
+        policy(&spec, Splitter::of(&spec, true))
+    }
+
+    #[test]
+    fn gateways_split_by_hand_or_all_at_once_and_refuse_what_takes_counts() {
+        let twenty = Weight::new(20).expect("in range");
+        for (rollout, strategy) in [
+            (json!({}), Strategy::BlueGreen),
+            (
+                json!({"strategy": "BlueGreen", "approval": "Manual", "paused": true}),
+                Strategy::BlueGreen,
+            ),
+            (
+                json!({"strategy": "Recreate", "rollbackWindow": "5m"}),
+                Strategy::Recreate,
+            ),
+            (
+                json!({"weight": 20}),
+                Strategy::Canary(Split::Weight(twenty)),
+            ),
+            (
+                json!({"strategy": "Canary", "weight": 20}),
+                Strategy::Canary(Split::Weight(twenty)),
+            ),
+            (
+                json!({"analysis": {"settle": "20s", "deadline": "5m"}}),
+                Strategy::BlueGreen,
+            ),
+        ] {
+            let policy = by_gateways(rollout.clone()).expect("valid");
+            assert_eq!(policy.strategy, strategy, "{rollout}");
+            assert!(!policy.counts && policy.analysis.signals.is_empty());
+        }
+        for (rollout, field) in [
+            (json!({"steps": [{"weight": 5, "soak": "1m"}]}), "steps"),
+            (
+                json!({"strategy": "Canary"}),
+                "strategy: Canary without a weight",
+            ),
+            (
+                json!({"shadow": {"percent": 5, "compare": {"kind": "Exact"}}}),
+                "shadow",
+            ),
+            (
+                json!({"analysis": {"confidence": 0.9}}),
+                "analysis.confidence",
+            ),
+            (
+                json!({"analysis": {"maxErrorRateRatio": 2.0}}),
+                "analysis.maxErrorRateRatio",
+            ),
+            (
+                json!({"analysis": {"minRequests": 5}}),
+                "analysis.minRequests",
+            ),
+            (
+                json!({"analysis": {"onInconclusive": "Abort"}}),
+                "analysis.onInconclusive",
+            ),
+        ] {
+            let refused = by_gateways(rollout).expect_err("refused");
+            assert_eq!(refused, Invalid::NeedsCounts(field));
+            assert!(
+                refused.to_string().contains("write rollout.weight"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]
