@@ -30,6 +30,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(1);
 /// Between two looks at whether a Service may go.
 const LEFT_OVER: Duration = Duration::from_secs(5);
+/// The reason of a route that needs nothing but a moment.
+const PENDING: &str = "RoutePending";
 
 /// How far the route of one protocol is.
 struct Step {
@@ -290,7 +292,9 @@ impl Planner<'_> {
         if was == Some((outside.routed, outside.reason.as_str())) {
             return;
         }
-        if outside.routed {
+        // Each change of weights is pending for a moment: no news.
+        let was_wrong = was.is_some_and(|(routed, reason)| !routed && reason != PENDING);
+        if outside.routed && was_wrong {
             let message = outside.message.as_str();
             self.notices.push(Notice::normal("Routed", message));
         } else if outside.is_wrong {
@@ -347,7 +351,7 @@ impl Step {
     /// Reason, message, and whether somebody has to do something.
     fn tell(&self) -> (String, String, bool) {
         let Self { kind, name, .. } = self;
-        let pending = |message: String| ("RoutePending".to_owned(), message, false);
+        let pending = |message: String| (PENDING.to_owned(), message, false);
         match &self.state {
             Far::Absent => (
                 "GatewayAPIMissing".into(),
@@ -357,7 +361,9 @@ impl Step {
                 ),
                 true,
             ),
-            Far::Unknown => pending(format!("{kind}s of the cluster are not known yet")),
+            Far::Unknown => pending(format!(
+                "{kind}s of the cluster are not known yet; if that lasts, the operator may not list them, and its log says why"
+            )),
             Far::Waits => pending(format!(
                 "{kind} {name} waits until the revision's new Service has its endpoints"
             )),
