@@ -20,7 +20,10 @@ use ortolan_core::{
 };
 use ortolan_crds::{InferenceService, names};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{gate::Gate, reconcile::Watched};
 
@@ -41,6 +44,9 @@ pub struct Granter {
     pub scope: Option<String>,
     /// All InferenceServices.
     pub services: Store<Watched>,
+    /// Turns true when they are all listed. Not the store's own word: of two that wait for that only one is woken, and
+    /// the controller waits, too.
+    pub listed: watch::Receiver<bool>,
     /// Whether we lead.
     pub gate: Gate,
 }
@@ -66,8 +72,8 @@ pub fn needed<'a>(
 
 impl Granter {
     /// For ever, while we lead.
-    pub async fn run(self) {
-        if self.services.wait_until_ready().await.is_err() {
+    pub async fn run(mut self) {
+        if self.listed.wait_for(|listed| *listed).await.is_err() {
             return;
         }
         let mut done: Option<(BTreeSet<String>, Instant)> = None;

@@ -237,6 +237,7 @@ async fn control(
     let api: Api<Watched> = watches::api(client.clone(), options.scope.namespace.as_deref());
     let (reader, writer) = reflector::store();
     let forgetting = context.clone();
+    let (listed, all_listed) = watch::channel(false);
     let services = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|service: &mut Watched| {
@@ -244,14 +245,16 @@ async fn control(
                 service.trim();
             }
         })
-        .inspect(move |event| {
-            if let Ok(watcher::Event::Delete(service)) = event {
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Delete(service)) => {
                 forgetting.forget(&reconcile::key(service));
             }
+            Ok(watcher::Event::InitDone) => drop(listed.send_replace(true)),
+            _ => {}
         })
         .reflect(writer)
         .touched_objects();
-    let _granting = grant(&client, options, &reader, &context);
+    let _granting = grant(&client, options, &reader, all_listed, &context);
     let owned = stream::unfold(triggered, |mut triggered| async move {
         let key = triggered.recv().await?;
         let object = ObjectRef::<Watched>::new(&key.name).within(&key.namespace);
@@ -293,6 +296,7 @@ fn grant(
     client: &Client,
     options: &Run,
     services: &reflector::Store<Watched>,
+    listed: watch::Receiver<bool>,
     context: &Context,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -302,6 +306,7 @@ fn grant(
             router,
             scope: options.scope.namespace.clone(),
             services: services.clone(),
+            listed,
             gate: context.gate.clone(),
         };
         tasks.spawn(granter.run());
