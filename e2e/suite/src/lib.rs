@@ -33,7 +33,6 @@ pub use gateway::{Gateway, Host};
 pub use install::{Install, RELEASE, SYSTEM, scratch};
 pub use load::{Load, Reply, now};
 pub use node::Node;
-pub use ortolan_e2e_load::Tally;
 pub use service::{Service, other_model, plain_spec, spec};
 pub use test::Test;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 /// Everything with our label, of every kind that the cluster knows.
-async fn ours(t: &Test, name: &str) -> Result<BTreeSet<String>> {
+pub(crate) async fn ours(t: &Test, name: &str) -> Result<BTreeSet<String>> {
     let kinds = [
         "api-resources",
         "--namespaced",

@@ -1,7 +1,10 @@
 //! The Gateway itself, before anything of ours stands behind it: a failure here is none of the operator's.
 
+use std::time::Duration;
+
 use ortolan_e2e::{Gateway, Result, Test, check};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// A route to the model store, which is in a namespace of its own.
 fn route(t: &Test, gateway: &Gateway, host: &str, backends: &Value) -> Value {
@@ -27,11 +30,21 @@ fn grant(t: &Test) -> Value {
     })
 }
 
-/// Why the Gateway's controller does not resolve the route's backends.
-async fn unresolved(t: &Test) -> Result<String> {
-    let reason = "jsonpath={.status.parents[0].conditions[?(@.type==\"ResolvedRefs\")].reason}";
-    t.kubectl(&["get", "httproute", "plain", "-o", reason])
-        .await
+/// Waits until the Gateway's controller says why it does not resolve the route's backends: the data plane may be ahead
+/// of that.
+async fn until_unresolved(t: &Test, reason: &str) -> Result {
+    let path = "jsonpath={.status.parents[0].conditions[?(@.type==\"ResolvedRefs\")].reason}";
+    let mut told = String::new();
+    for _ in 0..60 {
+        told = t
+            .kubectl(&["get", "httproute", "plain", "-o", path])
+            .await?;
+        if told == reason {
+            return Ok(());
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    check(false, || format!("{reason} was expected: {told:?}"))
 }
 
 #[tokio::test]
@@ -46,8 +59,7 @@ async fn a_plain_route_crosses_namespaces_by_a_grant_and_a_missing_service_is_to
         let store = json!({"name": "model-store", "namespace": "ortolan-models", "port": 80});
         t.apply(&route(t, &gateway, &name, &json!([store]))).await?;
         host.until_status(path, 500).await?;
-        let told = unresolved(t).await?;
-        check(told == "RefNotPermitted", || told.clone())?;
+        until_unresolved(t, "RefNotPermitted").await?;
 
         t.apply(&grant(t)).await?;
         let answer = host.until_status(path, 200).await?;
@@ -57,8 +69,7 @@ async fn a_plain_route_crosses_namespaces_by_a_grant_and_a_missing_service_is_to
         t.apply(&route(t, &gateway, &name, &json!([missing])))
             .await?;
         host.until_status(path, 500).await?;
-        let told = unresolved(t).await?;
-        check(told == "BackendNotFound", || told.clone())?;
+        until_unresolved(t, "BackendNotFound").await?;
         t.kubectl(&["delete", "httproute", "plain"]).await?;
         host.until_status(path, 404).await?;
         let grants = [
