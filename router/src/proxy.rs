@@ -165,7 +165,7 @@ impl Proxy {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "management",
-                "models are not loaded or unloaded through the router: change the InferenceService instead",
+                "models are not loaded or unloaded through the router, which would change one pod of several: change the InferenceService, or ask each pod itself",
             ));
         }
         if purpose == Purpose::Work {
