@@ -135,9 +135,12 @@ fn ask_pods(context: &Context, key: &Key, observed: &mut Observed) -> Option<Dur
         .collect();
     let mut questions: Vec<Question> = Vec::new();
     for (revision, digest_is_given) in revisions {
+        let before = questions.len();
         if !digest_is_given {
             questions.extend(unrecorded(observed, &revision));
-        } else if !is_described(observed, &revision) {
+        }
+        // A revision that comes back when the status has forgotten it has its digest, and is not described.
+        if questions.len() == before && !is_described(observed, &revision) {
             questions.extend(ready_pods(observed, &revision).find_map(question));
         }
     }

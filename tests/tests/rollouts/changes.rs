@@ -82,6 +82,30 @@ fn a_change_back_takes_the_candidate_back_and_is_no_failure() {
 }
 
 #[test]
+fn a_revision_that_the_status_has_forgotten_is_described_anew_when_it_comes_back() {
+    on_stage(async |w| {
+        let at_once = |file: &str| {
+            let mut spec = spec(file);
+            spec["rollout"] = json!({
+                "strategy": "BlueGreen", "rollbackWindow": "0s", "analysis": {"settle": "10s"},
+            });
+            spec
+        };
+        let play = Play::start(&w).await;
+        let old = play.first(at_once("a")).await;
+        let new = play.change(at_once("b")).await;
+        play.until_promoted(&new).await;
+        w.until_service("the old revision is forgotten", "m", |service| {
+            let revisions = &service.status.as_ref().expect("a status").revisions;
+            revisions.iter().all(|revision| revision.name != old)
+        })
+        .await;
+        assert_eq!(play.change(at_once("a")).await, old);
+        play.until_promoted(&old).await;
+    });
+}
+
+#[test]
 fn pause_resume_abort_and_other_steps_are_obeyed_where_the_rollout_stands() {
     on_stage(async |w| {
         let play = Play::start(&w).await;
