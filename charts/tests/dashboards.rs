@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ortolan_crds::{RolloutPhase, RolloutStatus};
+use ortolan_crds::{DriftStatus, RolloutEvidence, RolloutPhase, RolloutStatus};
 use ortolan_server::{
     app::App,
     metrics::{Protocol, Rejection},
@@ -80,7 +80,13 @@ fn operator() -> Series {
         ..RolloutStatus::default()
     };
     let failed = rollout(RolloutPhase::Failed, None);
-    let step = rollout(RolloutPhase::Step, Some(5));
+    let step = RolloutStatus {
+        evidence: Some(RolloutEvidence {
+            drift: Some(DriftStatus::default()),
+            ..RolloutEvidence::default()
+        }),
+        ..rollout(RolloutPhase::Step, Some(5))
+    };
     metrics.rollout(&key, Some(&step), Some(&failed));
     metrics.rollout(&key, Some(&failed), Some(&step));
     read(&metrics.text())

@@ -16,6 +16,22 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     (rest.is_empty() && !text.is_empty()).then_some(Duration::from_secs(total))
 }
 
+/// A time in which something is answered: minutes, seconds and milliseconds, `250ms`, `1s`, `1m30s`.
+#[must_use]
+pub fn parse_latency(text: &str) -> Option<Duration> {
+    let Some(head) = text.strip_suffix("ms") else {
+        return parse_duration(text).filter(|_| !text.contains('h'));
+    };
+    let digits = head.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    let (rest, millis) = head.split_at(digits);
+    let millis = Duration::from_millis(millis.parse().ok()?);
+    let rest = match rest {
+        "" => Duration::ZERO,
+        rest => parse_duration(rest).filter(|_| !rest.contains('h'))?,
+    };
+    rest.checked_add(millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,6 +47,22 @@ mod tests {
         ] {
             let read = parse_duration(text);
             assert_eq!(read, Some(Duration::from_secs(seconds)), "{text}");
+        }
+        for (text, millis) in [
+            ("250ms", 250),
+            ("1s", 1000),
+            ("1s500ms", 1500),
+            ("1m30s", 90_000),
+            ("2m5ms", 120_005),
+            ("0ms", 0),
+        ] {
+            let read = parse_latency(text);
+            assert_eq!(read, Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "", "ms", "s", "1h", "1h5ms", "5ms1s", "1.5s", "-1ms", "500us", "5 ms",
+        ] {
+            assert_eq!(parse_latency(text), None, "{text}");
         }
         for text in [
             "",

@@ -27,7 +27,7 @@ mod service;
 mod shadow;
 mod status;
 
-pub use duration::parse_duration;
+pub use duration::{parse_duration, parse_latency};
 pub use gateway::{Gateway, GatewayProtocol, ParentRef, RoutingProvider};
 pub use model::{Model, SecretReference};
 pub use pipeline::{
@@ -37,7 +37,10 @@ pub use pipeline::{
 pub use pod::Pod;
 pub use reference::reference;
 pub use rollout::{Analysis, Approval, OnInconclusive, Rollout, Step, Strategy, Validation};
-pub use rollout_status::{CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, SignalStatus};
+pub use rollout_status::{
+    CountStatus, DriftStatus, MovedStatus, RolloutEvidence, RolloutPhase, RolloutStatus,
+    SignalStatus,
+};
 pub use routing::{
     Balancing, BalancingKind, RevisionHeader, Routing, Session, SessionKey, WrongRouting,
 };

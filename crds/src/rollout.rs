@@ -139,6 +139,19 @@ pub struct Analysis {
             .message("write a number from 1 to 100: 1 tolerates no more bad requests than the stable revision has"),
     )]
     pub max_error_rate_ratio: Option<f64>,
+    /// A request whose answer begins later than this is a bad one: the candidate may have no more than its share of them.
+    /// From the request's arrival at a router to the head of its answer; compared with the nearest bound of the routers'
+    /// histogram, which is at most a sixteenth away. It holds for candidates that begin after it was written. No limit
+    /// when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$') && self != ''")
+            .message("write a duration in minutes, seconds and milliseconds, such as 250ms or 2s"),
+        validation = Rule::new("!self.matches('^([0-9]{1,6}m)?([0-9]{1,6}s)?([0-9]{1,6}ms)?$') || self == '' || (duration(self) >= duration('1ms') && duration(self) <= duration('60s'))")
+            .message("write a time from 1ms to 60s"),
+    )]
+    pub max_latency: Option<String>,
     /// Requests that the candidate has to answer in a step; 100 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[x_kube(

@@ -109,6 +109,10 @@ pub struct RolloutEvidence {
     /// The ConfigMap with examples of answers that differ, of this candidate; absent while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<String>,
+    /// How far the classes of the candidate's answers are from those of the stable revision's answers to the same requests.
+    /// It is told, and takes no candidate back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftStatus>,
     /// What is tested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["signal"]))]
@@ -131,6 +135,35 @@ pub struct SignalStatus {
     /// what that did before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub frozen_rate: Option<f64>,
+}
+
+/// How far the classes of two revisions' answers to the same requests are apart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftStatus {
+    /// The total variation distance: half of the sum over the classes of |candidate − stable|, as a share of the pairs; 0
+    /// when both name every class as often.
+    pub distance: f64,
+    /// Pairs of answers.
+    pub pairs: i64,
+    /// Whether it was more than chance and the stable revision itself explain.
+    pub notable: bool,
+    /// The classes whose counts differ most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub classes: Vec<MovedStatus>,
+}
+
+/// How often both revisions named a class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedStatus {
+    /// Its name or number; `none` for answers without a class, empty for all that are not counted by name.
+    pub class: String,
+    /// Answers of the stable revision.
+    pub stable: i64,
+    /// Answers of the candidate.
+    pub candidate: i64,
 }
 
 /// Requests, and the bad ones of them.

@@ -47,8 +47,8 @@ use crate::{Model, Pod, Rollout, Routing, Server, status::InferenceServiceStatus
         .message("steps go on by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: write rollout.weight to set the share by hand, or strategy: BlueGreen, or routing.provider: Router"),
     validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || !has(self.rollout.shadow)")
         .message("rollout.shadow copies requests in the routers, and with routing.provider: GatewayAPI requests do not pass them: leave shadow out, or write routing.provider: Router"),
-    validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || !has(self.rollout.analysis) || (!has(self.rollout.analysis.confidence) && !has(self.rollout.analysis.maxErrorRateRatio) && !has(self.rollout.analysis.minRequests) && !has(self.rollout.analysis.onInconclusive))")
-        .message("rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router"),
+    validation = Rule::new("!has(self.routing) || !has(self.routing.provider) || self.routing.provider != 'GatewayAPI' || !has(self.rollout) || !has(self.rollout.analysis) || (!has(self.rollout.analysis.maxLatency) && !has(self.rollout.analysis.confidence) && !has(self.rollout.analysis.maxErrorRateRatio) && !has(self.rollout.analysis.minRequests) && !has(self.rollout.analysis.onInconclusive))")
+        .message("rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave maxLatency, confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router"),
 )]
 pub struct InferenceServiceSpec {
     /// Which model to serve. A change makes a new revision.

@@ -58,6 +58,7 @@ pub struct Metrics {
     leader: Gauge,
     weight: Family<RolloutLabels, Gauge>,
     e_value: Family<RolloutLabels, Gauge<f64, AtomicU64>>,
+    drift: Family<RolloutLabels, Gauge<f64, AtomicU64>>,
     rollouts: Family<EndLabels, Counter>,
     routers: Gauge,
     frames: Counter,
@@ -106,6 +107,12 @@ impl Default for Metrics {
             "The evidence against the candidate, of each rollout under way: 1 is none",
             e_value.clone(),
         );
+        let drift = Family::default();
+        registry.register(
+            "rollout_class_drift",
+            "How far the classes of the candidate's answers are from the stable revision's, 0 to 1, of each rollout under way that compares classes",
+            drift.clone(),
+        );
         let rollouts = Family::default();
         registry.register(
             "rollouts",
@@ -138,6 +145,7 @@ impl Default for Metrics {
             leader,
             weight,
             e_value,
+            drift,
             rollouts,
             routers,
             frames,
@@ -198,11 +206,21 @@ impl Metrics {
         let Some((now, weight)) = now.and_then(|now| Some((now, now.weight?))) else {
             self.weight.remove(&labels);
             self.e_value.remove(&labels);
+            self.drift.remove(&labels);
             return;
         };
         self.weight.get_or_create(&labels).set(i64::from(weight));
         let e_value = now.evidence.as_ref().map_or(1.0, |e| e.e_value);
         self.e_value.get_or_create(&labels).set(e_value);
+        let evidence = now.evidence.as_ref();
+        match evidence.and_then(|evidence| evidence.drift.as_ref()) {
+            Some(drift) => {
+                self.drift.get_or_create(&labels).set(drift.distance);
+            }
+            None => {
+                self.drift.remove(&labels);
+            }
+        }
     }
 
     /// Says how many routers were heard of lately.

@@ -18,6 +18,7 @@ use crate::{
     access::Line,
     body::{Source, Upload},
     copies::Sample,
+    headers,
     live::Place,
     metrics::End,
     pool::{Call, One},
@@ -56,6 +57,8 @@ pub struct Flight {
     is_grpc: bool,
     /// From the arrival to the head of the answer.
     took: Duration,
+    /// What the pod says that its run took.
+    ran: Option<Duration>,
     line: Option<Box<Line>>,
 }
 
@@ -134,6 +137,7 @@ impl Flight {
             end,
             is_grpc,
             took,
+            ran: headers::run(headers),
             line,
         }
     }
@@ -147,6 +151,13 @@ impl Drop for Flight {
         if let (Some(charged), Some(is_bad)) = (&self.place.charged, self.end.is_bad())
             && !is_clients
         {
+            // Another revision's pod says nothing of this one. Before the end, so that whoever reads that reads this, too.
+            if let Some(ran) = self
+                .ran
+                .filter(|_| charged.is_of(&self.place.revision.name))
+            {
+                charged.ran(ran);
+            }
             charged.ended(self.took, is_bad);
         }
         if let Some(line) = &self.line {

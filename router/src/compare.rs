@@ -15,6 +15,9 @@ use read::{Output, Row};
 /// Below this a number counts as this large: a relative error of next to nothing says nothing.
 const LEAST: f64 = 1e-6;
 
+/// What stands for the class of an answer that has none.
+pub const NO_CLASS: &str = "none";
+
 /// When two answers count as the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -91,20 +94,38 @@ impl Compare {
     /// Compares the user's answer with another one to the same request; both had the code 200.
     #[must_use]
     pub fn pair(&self, users: &[u8], other: &[u8]) -> Verdict {
+        self.pair_and_classes(users, other).0
+    }
+
+    /// The same, and where classes are compared those of the first row, [`NO_CLASS`] where there is none.
+    #[must_use]
+    pub fn pair_and_classes(&self, users: &[u8], other: &[u8]) -> (Verdict, Option<[String; 2]>) {
         let (first, second) = (parsed(users), parsed(other));
         if self.kind == Kind::Exact {
-            return self.exact((users, first), (other, second));
+            return (self.exact((users, first), (other, second)), None);
         }
         let output = self.output.as_deref();
         let Some(first) = first.and_then(|body| Output::of(&body, output)) else {
-            return Verdict::Unclear;
+            return (Verdict::Unclear, None);
         };
+        let second = second.and_then(|body| Output::of(&body, output));
+        let verdict = self.rows(&first, second.as_ref());
+        let is_clear = self.kind == Kind::Classification && verdict != Verdict::Unclear;
+        let class = |output: Option<&Output>| {
+            let row = output.and_then(|output| output.rows.first());
+            row.map_or_else(|| NO_CLASS.to_owned(), difference::class)
+        };
+        let classes = is_clear.then(|| [class(Some(&first)), class(second.as_ref())]);
+        (verdict, classes)
+    }
+
+    fn rows(&self, first: &Output, second: Option<&Output>) -> Verdict {
         // Whether it can be compared at all is shown by comparing it with itself.
         let is_clear = |row| self.rows_agree(row, row).is_some();
         if first.rows.is_empty() || !first.rows.iter().all(is_clear) {
             return Verdict::Unclear;
         }
-        let Some(second) = second.and_then(|body| Output::of(&body, output)) else {
+        let Some(second) = second else {
             return Verdict::Differ;
         };
         let same = |(a, b)| self.rows_agree(a, b) == Some(true);

@@ -34,7 +34,7 @@ use crate::{
     access,
     answer::Connection,
     body::{Memory, Rules, Source},
-    compare::{Verdict, difference::hex},
+    compare::{NO_CLASS, Verdict, difference::hex},
     exchange::{self, Answered, Failed, Head},
     live::{Live, Place},
     paths,
@@ -297,14 +297,17 @@ impl Sample {
     fn judge(&self, asked: &Asked, of: &LiveRevision, counts: &Counts) {
         let users = self.answer.concat();
         let compare = &self.copies.mirror.compare;
-        let verdict = match asked {
+        let (verdict, classes) = match asked {
             Asked::NoRoom => return of.meter.copied("dropped"),
             Asked::Lost => return of.meter.copied("failed"),
-            Asked::Said(StatusCode::OK, other) => compare.pair(&users, other),
-            // No answer to the same request is another answer.
-            Asked::Said(..) | Asked::Late => match compare.pair(&users, &users) {
-                Verdict::Unclear => Verdict::Unclear,
-                Verdict::Agree | Verdict::Differ => Verdict::Differ,
+            Asked::Said(StatusCode::OK, other) => compare.pair_and_classes(&users, other),
+            // No answer to the same request is another answer, and of no class.
+            Asked::Said(..) | Asked::Late => match compare.pair_and_classes(&users, &users) {
+                (Verdict::Unclear, _) => (Verdict::Unclear, None),
+                (Verdict::Agree | Verdict::Differ, classes) => {
+                    let classes = classes.map(|[users, _]| [users, NO_CLASS.to_owned()]);
+                    (Verdict::Differ, classes)
+                }
             },
         };
         let outcome = match verdict {
@@ -312,8 +315,12 @@ impl Sample {
             Verdict::Agree => "agreed",
             Verdict::Differ => "differed",
         };
-        if verdict == Verdict::Differ && *of.name != *self.by.name {
+        let is_candidates = *of.name != *self.by.name;
+        if verdict == Verdict::Differ && is_candidates {
             counts.keep(|| self.example(asked, &users));
+        }
+        if let Some(classes) = classes.filter(|_| is_candidates) {
+            counts.said(classes);
         }
         counts.compared(verdict == Verdict::Differ);
         of.meter.copied(outcome);

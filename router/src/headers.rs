@@ -1,6 +1,8 @@
 //! What of a head goes on, and what ends here: headers that belong to one connection (RFC 9110, 7.6.1), and headers that
 //! only we may write.
 
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
@@ -11,6 +13,10 @@ use http::{
 
 /// Headers with this beginning are ours: what a client sends under such a name is not passed on.
 const OURS: &str = "x-ortolan-";
+/// Asks a pod to say how long its run took.
+pub const ASKS_RUN: HeaderName = HeaderName::from_static("x-ortolan-timing");
+/// How long a pod's run took, in microseconds. It ends here.
+const RUN: HeaderName = HeaderName::from_static("x-ortolan-run-us");
 /// Of one connection, beside those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 9] = [
     CONNECTION,
@@ -55,6 +61,14 @@ pub fn of_request(headers: &mut HeaderMap) {
 /// Takes out of an answer's head what does not go on to the client.
 pub fn of_answer(headers: &mut HeaderMap) {
     of_connection(headers);
+    headers.remove(RUN);
+}
+
+/// How long the pod says that its run took.
+#[must_use]
+pub fn run(headers: &HeaderMap) -> Option<Duration> {
+    let micros = headers.get(RUN)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_micros(micros))
 }
 
 fn of_connection(headers: &mut HeaderMap) {
@@ -175,9 +189,14 @@ mod tests {
             ("x-a", "1"),
             ("transfer-encoding", "chunked"),
             ("x-b", "2"),
+            ("x-ortolan-run-us", "1500"),
         ]);
+        assert_eq!(run(&answer), Some(Duration::from_micros(1500)));
         of_answer(&mut answer);
         assert_eq!(names(&answer), ["x-b"]);
+        for said in ["", "-1", "1.5", "fast", "99999999999999999999999"] {
+            assert_eq!(run(&headers(&[("x-ortolan-run-us", said)])), None, "{said}");
+        }
     }
 
     #[test]

@@ -209,6 +209,10 @@ impl Proxy {
             authority.as_ref().filter(|_| is_grpc),
         );
         headers::of_request(&mut parts.headers);
+        if purpose == Purpose::Work {
+            let asks = HeaderValue::from_static("1");
+            parts.headers.insert(headers::ASKS_RUN, asks);
+        }
         match authority {
             Some(authority) if !is_grpc => parts.headers.insert(header::HOST, authority),
             _ => parts.headers.remove(header::HOST),

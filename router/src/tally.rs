@@ -15,7 +15,7 @@ use std::{
 };
 
 use ortolan_stats::{
-    EXAMPLES, Example, GENERATIONS, Outcome,
+    CLASSES, EXAMPLES, Example, GENERATIONS, Outcome,
     latency::{BOUNDS, bucket},
 };
 
@@ -34,15 +34,23 @@ pub fn key(generation: Option<u64>) -> u64 {
 pub struct Counts {
     revision: Box<str>,
     histogram: OnceLock<Box<Histogram>>,
+    /// What pods say that their runs took.
+    runs: OnceLock<Box<Buckets>>,
     compared: AtomicU64,
     differed: AtomicU64,
     /// The first of those that differed.
     examples: Mutex<Vec<Example>>,
+    /// Best classes of the user's answers and of the copies', in pairs.
+    classes: Mutex<BTreeMap<String, [u64; 2]>>,
 }
+
+/// Counts of times by their bucket.
+#[derive(Debug)]
+struct Buckets([AtomicU64; BOUNDS + 1]);
 
 #[derive(Debug)]
 struct Histogram {
-    buckets: [AtomicU64; BOUNDS + 1],
+    buckets: Buckets,
     bad: AtomicU64,
 }
 
@@ -67,14 +75,35 @@ struct State {
     turns: u64,
 }
 
+impl Default for Buckets {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Buckets {
+    fn add(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.0[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A bucket without any is left out.
+    fn counts(&self) -> BTreeMap<u16, u64> {
+        let counts = self.0.iter().map(|n| n.load(Ordering::Relaxed));
+        (0..).zip(counts).filter(|(_, n)| *n > 0).collect()
+    }
+}
+
 impl Counts {
     fn new(revision: &str) -> Self {
         Self {
             revision: revision.into(),
             histogram: OnceLock::new(),
+            runs: OnceLock::new(),
             compared: AtomicU64::new(0),
             differed: AtomicU64::new(0),
             examples: Mutex::default(),
+            classes: Mutex::default(),
         }
     }
 
@@ -88,16 +117,20 @@ impl Counts {
     pub fn ended(&self, took: Duration, is_bad: bool) {
         let histogram = self.histogram.get_or_init(|| {
             Box::new(Histogram {
-                buckets: std::array::from_fn(|_| AtomicU64::new(0)),
+                buckets: Buckets::default(),
                 bad: AtomicU64::new(0),
             })
         });
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        histogram.buckets[bucket(micros)].fetch_add(1, Ordering::Relaxed);
+        histogram.buckets.add(took);
         if is_bad {
             // Who reads this one, read first, reads the request too.
             histogram.bad.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Counts what a pod says that its run took. It is told with the request that is counted before or after it.
+    pub fn ran(&self, took: Duration) {
+        self.runs.get_or_init(Box::default).add(took);
     }
 
     fn examples(&self) -> MutexGuard<'_, Vec<Example>> {
@@ -118,6 +151,22 @@ impl Counts {
         }
     }
 
+    fn classes(&self) -> MutexGuard<'_, BTreeMap<String, [u64; 2]>> {
+        self.classes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the classes of the user's answer and of the copy's. They are told with the pair that is counted next.
+    pub fn said(&self, both: [String; 2]) {
+        let mut classes = self.classes();
+        for (side, class) in both.into_iter().enumerate() {
+            // One place is for the rest.
+            let is_new = !classes.contains_key(&class);
+            let is_rest = is_new && classes.len() >= CLASSES;
+            let name = if is_rest { String::new() } else { class };
+            classes.entry(name).or_default()[side] += 1;
+        }
+    }
+
     /// Counts a copy whose answer was compared with the user's.
     pub fn compared(&self, differs: bool) {
         self.compared.fetch_add(1, Ordering::Relaxed);
@@ -129,8 +178,9 @@ impl Counts {
     /// All its counters together: whatever is counted makes it grow.
     fn sum(&self) -> u64 {
         let histogram = self.histogram.get().into_iter();
-        let counters = histogram.flat_map(|all| all.buckets.iter().chain([&all.bad]));
-        let counters = counters.chain([&self.compared, &self.differed]);
+        let counters = histogram.flat_map(|all| all.buckets.0.iter().chain([&all.bad]));
+        let runs = self.runs.get().into_iter().flat_map(|runs| &runs.0);
+        let counters = counters.chain(runs).chain([&self.compared, &self.differed]);
         counters.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
@@ -139,14 +189,19 @@ impl Counts {
         let pairs = Outcome {
             compared: self.compared.load(Ordering::Relaxed),
             differed,
+            classes: self.classes().clone(),
+            runs: self
+                .runs
+                .get()
+                .map(|runs| runs.counts())
+                .unwrap_or_default(),
             ..Outcome::default()
         };
         let Some(histogram) = self.histogram.get() else {
             return pairs;
         };
         let bad = histogram.bad.load(Ordering::Acquire);
-        let counts = histogram.buckets.iter().map(|n| n.load(Ordering::Relaxed));
-        let latency: BTreeMap<u16, u64> = (0..).zip(counts).filter(|(_, n)| *n > 0).collect();
+        let latency = histogram.buckets.counts();
         Outcome {
             requests: latency.values().sum(),
             bad,
@@ -341,6 +396,10 @@ mod tests {
         let before = mark();
         counts[0].compared(false);
         assert_ne!(mark(), before);
+        let before = mark();
+        counts[0].ran(MS);
+        assert_ne!(mark(), before);
+        assert_eq!(tally.generations()[&1]["a"].runs.values().sum::<u64>(), 1);
     }
 
     #[test]
@@ -357,6 +416,21 @@ mod tests {
         assert!(tally.examples().is_empty());
         counts[0].ended(MS, false);
         assert_eq!(pairs(&tally), (1, 2, 1));
+    }
+
+    #[test]
+    fn classes_are_counted_by_name_until_there_are_too_many() {
+        let tally = Tally::default();
+        let counts = tally.turn(1, ["a"].into_iter());
+        for number in 0..1000 {
+            let class = (number % 100).to_string();
+            counts[0].said([class.clone(), class]);
+        }
+        counts[0].said(["7".into(), "8".into()]);
+        let classes = tally.generations()[&1]["a"].classes.clone();
+        assert_eq!(classes.len(), CLASSES + 1);
+        assert_eq!((classes["7"], classes["8"]), ([11, 10], [10, 11]));
+        assert_eq!(classes[""], [500, 500], "the rest");
     }
 
     #[test]

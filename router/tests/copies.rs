@@ -215,6 +215,9 @@ async fn a_candidate_that_answers_otherwise_is_told_of_and_no_user_gets_its_answ
         (0, 0),
         "copies are no requests"
     );
+    assert!(told[0].classes.is_empty(), "{told:?}");
+    let classes = [("0".to_owned(), [20, 0]), ("2".to_owned(), [0, 20])];
+    assert_eq!(told[1].classes, classes.into());
     assert_eq!(stable.seen(), (100, 20));
     assert_eq!(candidate.seen(), (0, 20));
     // The same requests, and exactly every fifth.

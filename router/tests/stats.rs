@@ -392,3 +392,58 @@ async fn in_a_cluster_one_account_reads_and_the_log_says_which_role_is_missing()
     })
     .await;
 }
+
+/// A pod whose runs take so many microseconds, and that says so to whoever asks.
+async fn runs_for(micros: u64) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = move |headers: axum::http::HeaderMap| async move {
+        let asks = headers.contains_key("x-ortolan-timing");
+        let said = asks.then(|| [("x-ortolan-run-us", micros.to_string())]);
+        (said.map(axum::response::AppendHeaders), "{}")
+    };
+    let paths = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, paths).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn what_pods_say_of_their_runs_is_counted_by_revision_and_no_client_sees_it() {
+    let (fast, slow) = (runs_for(1_000).await, runs_for(1_500).await);
+    let state = cats(7, &[("cats-1", 50, &[fast]), ("cats-2", 50, &[slow])], "");
+    let router = Router::start(&state, &OPTIONS);
+    let mut client = Client::new(router.http, "cats.demo");
+    for _ in 0..20 {
+        // What a client says of itself changes nothing.
+        let request = Request::post("/v2/models/m/infer").header("x-ortolan-run-us", "1");
+        let answer = client.send(request, "{}").await.unwrap();
+        assert_eq!(answer.code, 200);
+        assert!(!answer.headers.contains_key("x-ortolan-run-us"));
+    }
+    // Nobody is asked how long it took to be alive.
+    assert_eq!(router.get("cats.demo", "/v2/health/live").await.code, 200);
+    let mut told = Told::by(&router).await;
+    let runs = |service: &Service, revision: &str| {
+        let generation = service.generations.get(&7);
+        let outcome = generation.and_then(|all| all.get(revision));
+        outcome
+            .map(|outcome| outcome.runs.clone())
+            .unwrap_or_default()
+    };
+    told.until("all are counted", |service| {
+        ["cats-1", "cats-2"]
+            .iter()
+            .all(|name| runs(service, name).values().sum::<u64>() == 10)
+    })
+    .await;
+    let service = &told.services[CATS];
+    let bucket = |micros| u16::try_from(ortolan_stats::latency::bucket(micros)).unwrap();
+    assert_eq!(
+        runs(service, "cats-1"),
+        BTreeMap::from([(bucket(1_000), 10)])
+    );
+    assert_eq!(
+        runs(service, "cats-2"),
+        BTreeMap::from([(bucket(1_500), 10)])
+    );
+}

@@ -223,3 +223,57 @@ async fn tritons_names_stand_in_the_metrics_of_those_who_ask() {
             .contains("nv_")
     );
 }
+
+/// How long the run took, where the answer says it.
+fn run(headers: &reqwest::header::HeaderMap) -> Option<u64> {
+    let said = headers.get("x-ortolan-run-us")?;
+    Some(said.to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn who_asks_is_told_how_long_the_run_took_and_nobody_else_is() {
+    let model = onnx::identity(onnx::FLOAT, &[-1, 2]);
+    let server = Server::start(&model, &["--max-batch", "1"]).await;
+    let client = reqwest::Client::new();
+    let ask = |path: &str, body: &'static str, asks: bool| {
+        let request = client.post(server.url(path)).body(body);
+        match asks {
+            true => request.header("x-ortolan-timing", "1"),
+            false => request,
+        }
+    };
+    let infer = "/v2/models/m/infer";
+    let told = ask(infer, BODY, true).send().await.unwrap();
+    assert_eq!(told.status(), 200);
+    let micros = run(told.headers()).expect("it is told");
+    assert!(micros < 10_000_000, "{micros}");
+    let silent = ask(infer, BODY, false).send().await.unwrap();
+    assert_eq!(
+        (silent.status().as_u16(), run(silent.headers())),
+        (200, None)
+    );
+    // Nothing ran.
+    let refused = ask(infer, "{}", true).send().await.unwrap();
+    assert_eq!(
+        (refused.status().as_u16(), run(refused.headers())),
+        (400, None)
+    );
+
+    let endpoint = Endpoint::from_shared(server.base.clone()).unwrap();
+    let mut grpc = GrpcInferenceServiceClient::new(endpoint.connect().await.unwrap());
+    let mut call = tonic::Request::new(ModelInferRequest {
+        model_name: "m".into(),
+        ..request()
+    });
+    call.metadata_mut()
+        .insert("x-ortolan-timing", "1".parse().unwrap());
+    let answer = grpc.model_infer(call).await.unwrap();
+    let told = answer.metadata().get("x-ortolan-run-us");
+    assert!(
+        told.expect("it is told")
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .is_ok()
+    );
+}

@@ -28,29 +28,46 @@ struct Slot {
     number: u64,
     requests: u64,
     bad: u64,
-    /// Sorted by the bucket.
-    latency: Vec<(u16, u32)>,
+    latency: Histogram,
+    /// What pods said that their runs took.
+    runs: Histogram,
+}
+
+/// Counts by bucket, sorted by it.
+#[derive(Debug, Default)]
+struct Histogram(Vec<(u16, u32)>);
+
+impl Histogram {
+    fn add(&mut self, counts: &BTreeMap<u16, u64>) {
+        for (bucket, count) in counts {
+            let count = u32::try_from(*count).unwrap_or(u32::MAX);
+            match self.0.binary_search_by_key(bucket, |(at, _)| *at) {
+                Ok(at) => self.0[at].1 = self.0[at].1.saturating_add(count),
+                Err(at) => self.0.insert(at, (*bucket, count)),
+            }
+        }
+    }
+
+    fn counts(&self) -> BTreeMap<u16, u64> {
+        let counts = self.0.iter();
+        counts.map(|(at, n)| (*at, u64::from(*n))).collect()
+    }
 }
 
 impl Slot {
     fn add(&mut self, outcome: &Outcome) {
         self.requests = self.requests.saturating_add(outcome.requests);
         self.bad = self.bad.saturating_add(outcome.bad);
-        for (bucket, count) in &outcome.latency {
-            let count = u32::try_from(*count).unwrap_or(u32::MAX);
-            match self.latency.binary_search_by_key(bucket, |(at, _)| *at) {
-                Ok(at) => self.latency[at].1 = self.latency[at].1.saturating_add(count),
-                Err(at) => self.latency.insert(at, (*bucket, count)),
-            }
-        }
+        self.latency.add(&outcome.latency);
+        self.runs.add(&outcome.runs);
     }
 
     fn outcome(&self) -> Outcome {
-        let latency = self.latency.iter();
         Outcome {
             requests: self.requests,
             bad: self.bad,
-            latency: latency.map(|(at, n)| (*at, u64::from(*n))).collect(),
+            latency: self.latency.counts(),
+            runs: self.runs.counts(),
             // Nothing is held against what answers to copies were before.
             ..Outcome::default()
         }
@@ -132,6 +149,7 @@ mod tests {
             requests,
             bad,
             latency: BTreeMap::from([(3, requests - bad), (9, bad)]),
+            runs: BTreeMap::from([(2, requests)]),
             ..Outcome::default()
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Compare, Kind, LEAST, best, parsed,
+    Compare, Kind, LEAST, NO_CLASS, best, parsed,
     read::{self, Output, Row},
 };
 
@@ -93,9 +93,9 @@ impl Compare {
 #[must_use]
 pub(super) fn class(row: &Row) -> String {
     match row {
-        Row::Scores(scores) => best(scores).map_or_else(|| "none".into(), |at| at.to_string()),
+        Row::Scores(scores) => best(scores).map_or_else(|| NO_CLASS.into(), |at| at.to_string()),
         Row::Classes(classes) => classes.first().map_or_else(
-            || "none".into(),
+            || NO_CLASS.into(),
             |class| match class {
                 Value::String(label) => clipped(label),
                 other => clipped(&other.to_string()),

@@ -55,6 +55,22 @@ fn classification_looks_at_the_best_of_each_row_and_at_nothing_else() {
 }
 
 #[test]
+fn classes_of_the_first_row_are_told_where_classes_are_compared() {
+    let one = floats("[2,3]", "[0.1,0.7,0.2,0.7,0.1,0.2]");
+    let other = floats("[2,3]", "[0.1,0.2,0.7,0.7,0.1,0.2]");
+    let classes = |kind: &str, other: &str| {
+        let told = by(kind, "").pair_and_classes(one.as_bytes(), other.as_bytes());
+        told.1.map(|both| both.join(" "))
+    };
+    assert_eq!(classes("Classification", &other).as_deref(), Some("1 2"));
+    assert_eq!(classes("Classification", &one).as_deref(), Some("1 1"));
+    assert_eq!(classes("Classification", "{}").as_deref(), Some("1 none"));
+    assert_eq!(classes("Embedding", &other), None);
+    let unclear = by("Classification", "").pair_and_classes(b"{}", one.as_bytes());
+    assert_eq!(unclear, (Unclear, None));
+}
+
+#[test]
 fn labels_are_classes_themselves_and_a_single_score_is_none() {
     let whole = typed("INT64", "[2]", "[3,5]");
     let text = typed("BYTES", "[1]", r#"["cat"]"#);

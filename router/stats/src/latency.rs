@@ -34,6 +34,18 @@ pub fn bound(bucket: usize) -> u64 {
     }
 }
 
+/// The bucket whose bound is nearest to a time in microseconds; of two as near ones the lower.
+#[must_use]
+pub fn nearest(micros: u64) -> usize {
+    let above = bucket(micros).min(BOUNDS - 1);
+    match above.checked_sub(1) {
+        Some(below) if micros.saturating_sub(bound(below)) <= bound(above).abs_diff(micros) => {
+            below
+        }
+        _ => above,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -51,6 +63,27 @@ mod tests {
             );
         }
         assert_eq!(bucket(u64::MAX), BOUNDS);
+    }
+
+    #[test]
+    fn the_nearest_bound_is_less_than_a_sixteenth_away() {
+        for (micros, expected) in [
+            (0, 64),
+            (64, 64),
+            (67, 64),
+            (69, 72),
+            (100_000, 98_304),
+            (250_000, 245_760),
+            (1_000_000, 983_040),
+            (60_000_000, 58_720_256),
+            (u64::MAX, 1 << 26),
+        ] {
+            assert_eq!(bound(nearest(micros)), expected, "{micros}");
+        }
+        for micros in (64..1 << 26).step_by(7_919) {
+            let found = bound(nearest(micros));
+            assert!(found.abs_diff(micros) * 16 <= micros, "{micros}: {found}");
+        }
     }
 
     proptest! {

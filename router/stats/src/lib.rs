@@ -24,6 +24,10 @@ pub const PATH: &str = "/stats";
 /// The audience of the ServiceAccount tokens that open the stream; good for nothing else. The chart says it, too.
 pub const AUDIENCE: &str = "ortolan-router-stats";
 
+/// Classes that a router counts by name, of one revision under one generation: the first ones that it meets. Those that are
+/// frequent are among them.
+pub const CLASSES: usize = 50;
+
 /// Generations of a service's traffic that a router remembers: requests that arrived under the one before end late.
 pub const GENERATIONS: usize = 3;
 
@@ -75,6 +79,10 @@ pub struct Outcome {
     /// bucket without requests is left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub latency: BTreeMap<u16, u64>,
+    /// What the pods themselves say that their runs took, time in their queues left out: requests by the bucket, as in
+    /// `latency`. Of answers whose pods say it, and that came from the revision that the request was first given to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runs: BTreeMap<u16, u64>,
     /// Copies of requests whose answers were compared with the user's: of the revision that copies go to, with the
     /// answer of the one that the user got it from; of that one, with its own answer to the same request, given twice.
     /// No copy is among `requests`.
@@ -83,6 +91,11 @@ pub struct Outcome {
     /// Those of them whose answers differ.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub differed: u64,
+    /// Where answers are compared by their best class, of the revision that copies go to: by the class, in how many pairs
+    /// the user's answer has it, and in how many the copy's. Of each answer the first row counts; no class (no answer, say)
+    /// is `none`; at most [`CLASSES`] are named, and the rest is counted under the empty name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, [u64; 2]>,
 }
 
 const fn is_zero(count: &u64) -> bool {
@@ -93,46 +106,35 @@ impl Outcome {
     /// Requests that took longer than a bucket's bound.
     #[must_use]
     pub fn slower(&self, bucket: u16) -> u64 {
-        self.latency
-            .iter()
-            .filter(|(at, _)| **at > bucket)
-            .map(|(_, count)| count)
-            .sum()
+        above(&self.latency, bucket)
     }
 
     /// The first bucket at whose bound at least this share (0 to 1) of the requests was answered; `None` without
     /// requests.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<u16> {
-        let all: u64 = self.latency.values().sum();
-        let mut seen = 0;
-        self.latency.iter().find_map(|(bucket, count)| {
-            seen += count;
-            (seen as f64 >= share * all as f64 && seen > 0).then_some(*bucket)
-        })
+        quantile(&self.latency, share)
     }
 
     /// What was counted since `before`; `None` when the counts began anew in between.
     #[must_use]
     pub fn since(&self, before: &Self) -> Option<Self> {
-        let mut latency = BTreeMap::new();
-        for (bucket, count) in &self.latency {
-            let had = before.latency.get(bucket).copied().unwrap_or(0);
-            let grown = count.checked_sub(had)?;
-            if grown > 0 {
-                latency.insert(*bucket, grown);
+        let mut classes = BTreeMap::new();
+        for (class, count) in &self.classes {
+            let had = before.classes.get(class).copied().unwrap_or_default();
+            let grown = [count[0].checked_sub(had[0])?, count[1].checked_sub(had[1])?];
+            if grown != [0, 0] {
+                classes.insert(class.clone(), grown);
             }
-        }
-        let shrank = |bucket| !self.latency.contains_key(bucket);
-        if before.latency.keys().any(shrank) {
-            return None;
         }
         Some(Self {
             requests: self.requests.checked_sub(before.requests)?,
             bad: self.bad.checked_sub(before.bad)?,
-            latency,
+            latency: grown(&self.latency, &before.latency)?,
+            runs: grown(&self.runs, &before.runs)?,
             compared: self.compared.checked_sub(before.compared)?,
             differed: self.differed.checked_sub(before.differed)?,
+            classes,
         })
     }
 }
@@ -143,11 +145,52 @@ impl AddAssign<&Self> for Outcome {
         self.bad = self.bad.saturating_add(other.bad);
         self.compared = self.compared.saturating_add(other.compared);
         self.differed = self.differed.saturating_add(other.differed);
-        for (bucket, count) in &other.latency {
-            let sum = self.latency.entry(*bucket).or_default();
-            *sum = sum.saturating_add(*count);
+        for (class, count) in &other.classes {
+            let sum = self.classes.entry(class.clone()).or_default();
+            *sum = [0, 1].map(|side: usize| sum[side].saturating_add(count[side]));
+        }
+        for (into, from) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.runs, &other.runs),
+        ] {
+            for (bucket, count) in from {
+                let sum = into.entry(*bucket).or_default();
+                *sum = sum.saturating_add(*count);
+            }
         }
     }
+}
+
+/// How many of a histogram lie above a bucket's bound.
+#[must_use]
+pub fn above(histogram: &BTreeMap<u16, u64>, bucket: u16) -> u64 {
+    let higher = histogram.iter().filter(|(at, _)| **at > bucket);
+    higher.map(|(_, count)| count).sum()
+}
+
+/// The first bucket of a histogram up to whose bound at least this share (0 to 1) lies; `None` of an empty one.
+#[must_use]
+pub fn quantile(histogram: &BTreeMap<u16, u64>, share: f64) -> Option<u16> {
+    let all: u64 = histogram.values().sum();
+    let mut seen = 0;
+    histogram.iter().find_map(|(bucket, count)| {
+        seen += count;
+        (seen as f64 >= share * all as f64 && seen > 0).then_some(*bucket)
+    })
+}
+
+/// What a histogram grew by; `None` when it shrank anywhere.
+fn grown(now: &BTreeMap<u16, u64>, before: &BTreeMap<u16, u64>) -> Option<BTreeMap<u16, u64>> {
+    let mut added = BTreeMap::new();
+    for (bucket, count) in now {
+        let had = before.get(bucket).copied().unwrap_or(0);
+        let grown = count.checked_sub(had)?;
+        if grown > 0 {
+            added.insert(*bucket, grown);
+        }
+    }
+    let shrank = |bucket| !now.contains_key(bucket);
+    (!before.keys().any(shrank)).then_some(added)
 }
 
 /// The bound of a bucket as a time.
@@ -209,6 +252,41 @@ mod tests {
         let told = r#"{"requests":0,"bad":0,"compared":15,"differed":3}"#;
         assert_eq!(text(&sum), told);
         assert_eq!(serde_json::from_str::<Outcome>(told).expect("read"), sum);
+    }
+
+    #[test]
+    fn runs_are_a_histogram_beside_the_latency() {
+        let of = |runs: &[(u16, u64)]| Outcome {
+            runs: runs.iter().copied().collect(),
+            ..Outcome::default()
+        };
+        let mut sum = of(&[(3, 2)]);
+        sum += &of(&[(3, 1), (9, 1)]);
+        assert_eq!(sum, of(&[(3, 3), (9, 1)]));
+        assert_eq!(sum.since(&of(&[(3, 2)])), Some(of(&[(3, 1), (9, 1)])));
+        assert_eq!(of(&[(3, 2)]).since(&sum), None);
+        assert_eq!(
+            (above(&sum.runs, 3), quantile(&sum.runs, 0.95)),
+            (1, Some(9))
+        );
+        let text = serde_json::to_string(&sum).expect("JSON");
+        assert_eq!(text, r#"{"requests":0,"bad":0,"runs":{"3":3,"9":1}}"#);
+    }
+
+    #[test]
+    fn classes_add_up_and_shrink_never() {
+        let of = |classes: &[(&str, [u64; 2])]| Outcome {
+            classes: classes.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect(),
+            ..Outcome::default()
+        };
+        let mut sum = of(&[("cat", [3, 2]), ("dog", [1, 2])]);
+        sum += &of(&[("dog", [1, 1]), ("", [4, 4])]);
+        let expected = of(&[("cat", [3, 2]), ("dog", [2, 3]), ("", [4, 4])]);
+        assert_eq!(sum, expected);
+        let before = of(&[("cat", [3, 2]), ("dog", [1, 2])]);
+        let added = of(&[("dog", [1, 1]), ("", [4, 4])]);
+        assert_eq!(sum.since(&before), Some(added));
+        assert_eq!(before.since(&sum), None);
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
         Begun,
         context::TraceId,
         counted::{Counted, grpc_code},
+        timing,
     },
 };
 
@@ -102,6 +103,7 @@ impl Dispatch {
         let arrived = Instant::now();
         let (version, is_grpc) = (request.version(), is_grpc(request.headers()));
         let coding = Coding::of_answer(request.headers());
+        let asks_run = request.headers().contains_key(&timing::ASKS);
         let work = async {
             if is_grpc {
                 return self.call(arrived, request).await;
@@ -113,10 +115,18 @@ impl Dispatch {
             }
         };
         let work = AssertUnwindSafe(work).catch_unwind();
-        let answered = logging::within(id.clone(), trace_id, work).await;
+        let work = logging::within(id.clone(), trace_id, work);
+        let (answered, ran) = match asks_run {
+            true => timing::timed(work).await,
+            false => (work.await, None),
+        };
         let mut response = answered.unwrap_or_else(|_| panicked(&id, is_grpc));
         let headers = response.headers_mut();
         headers.insert(request_id::HEADER, id);
+        if let Some(ran) = ran {
+            let micros = u64::try_from(ran.as_micros()).unwrap_or(u64::MAX);
+            headers.insert(timing::RAN, micros.into());
+        }
         // HTTP/2 has no such header: its connections are told to end by GOAWAY.
         if version < Version::HTTP_2 && self.app.is_draining() {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -28,7 +28,10 @@ use crate::{
     app::App,
     cache::ResponseCache,
     model::Model,
-    observe::trail::{self, Phase},
+    observe::{
+        timing,
+        trail::{self, Phase},
+    },
     options::Provider,
     startup::Done,
     statistics::Statistics,
@@ -375,6 +378,7 @@ impl Meter {
     /// A request waited for a session, and its run, of so many rows in all, took so long.
     pub fn inferred(&self, queued: Duration, ran: Duration, batch: usize) {
         trail::ran(queued, ran, batch);
+        timing::ran(ran);
         self.queue.observe(queued);
         self.inference.observe(ran);
         self.statistics.queue.add(queued);

@@ -22,6 +22,7 @@ use self::{context::TraceId, trail::Trail};
 mod access;
 pub mod context;
 pub mod counted;
+pub mod timing;
 pub mod trail;
 
 #[cfg(feature = "otlp")]

@@ -41,6 +41,24 @@ fn compare(kind: &str, key: &str, value: f64) -> Value {
     part("rollout", "shadow", shadow)
 }
 
+fn rules_of_latency() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec.rollout.analysis.maxLatency",
+            "write a duration in minutes, seconds and milliseconds, such as 250ms or 2s",
+            ["", "fast", "250", "1h", "1.5s", "5ms1s"]
+                .map(|text| analysis("maxLatency", json!(text))),
+            ["250ms", "1s500ms", "1m"].map(|text| analysis("maxLatency", json!(text))),
+        ),
+        rule(
+            "spec.rollout.analysis.maxLatency",
+            "write a time from 1ms to 60s",
+            ["0ms", "0s", "61s", "2m"].map(|text| analysis("maxLatency", json!(text))),
+            ["1ms", "60s", "1m"].map(|text| analysis("maxLatency", json!(text))),
+        ),
+    ]
+}
+
 fn rules_of_shadow() -> Vec<Rule> {
     let shadow_of = |stateful: bool| {
         let mut spec = shadow(5);
@@ -101,6 +119,7 @@ fn rules_of_shadow() -> Vec<Rule> {
 pub fn rules() -> Vec<Rule> {
     let mut rules = rules_of_analysis();
     rules.extend(rules_of_shadow());
+    rules.extend(rules_of_latency());
     rules.extend([
         rule(
             "spec.rollout",

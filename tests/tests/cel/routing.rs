@@ -182,8 +182,9 @@ fn rules_of_provider() -> Vec<Rule> {
         ),
         rule(
             "spec",
-            "rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router",
+            "rollout.analysis judges by what the routers count, and with routing.provider: GatewayAPI requests do not pass them: leave maxLatency, confidence, maxErrorRateRatio, minRequests and onInconclusive out, or write routing.provider: Router",
             [
+                json!({"maxLatency": "250ms"}),
                 json!({"confidence": 0.9}),
                 json!({"maxErrorRateRatio": 2.0}),
                 json!({"minRequests": 5}),

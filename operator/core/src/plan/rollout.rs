@@ -4,9 +4,12 @@
 //! that was not written (only numbers changed, and the status was written a moment ago) is worked out again from the one
 //! before: routers count monotonically, so nothing is lost by that.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use ortolan_crds::{
-    CountStatus, RolloutEvidence, RolloutPhase, RolloutStatus, ShadowStatus, SignalStatus, names,
+    CountStatus, DriftStatus, MovedStatus, RolloutEvidence, RolloutPhase, RolloutStatus,
+    ShadowStatus, SignalStatus, names,
 };
 
 use super::Planner;
@@ -18,14 +21,14 @@ use crate::{
     rollout::{
         self, Effects, Policy, State,
         capacity::Load,
-        evidence::{Count, Evidence, Signal, limit},
+        evidence::{Count, Drift, Evidence, Signal, limit},
         observed::{Golden, Signature},
         policy::{Split, Strategy},
         readings,
         routers::Routers,
         signature,
         spec::Splitter,
-        state::{self as phases, Pause},
+        state::{self as phases, Edge, Pause},
     },
     status::whole_seconds,
     step::{Decision, Phase, Share},
@@ -87,7 +90,7 @@ impl Planner<'_> {
         let stable = before.and_then(|state| state.stable.as_ref()).or(mark);
         let candidate = before.and_then(|state| state.candidate.as_ref());
         let candidate = candidate.unwrap_or(&self.wanted);
-        let edge = before.and_then(|state| state.edge);
+        let edges = before.map(State::edges).unwrap_or_default();
         // What comes through Gateways nobody counts: no test is made, and nothing is waited for but the routes.
         let by_gateways = Routers {
             complete: true,
@@ -99,6 +102,8 @@ impl Planner<'_> {
             Splitter::Routers | Splitter::Nobody => &self.observed.routers,
         };
         let slow = readings::slow(routers, stable);
+        let slow_runs = readings::slow_runs(routers, stable);
+        let buckets = self.buckets(policy, &edges, slow, slow_runs);
         let annotations = self.observed.service.metadata.annotations.as_ref();
         let replicas = u32::try_from(self.observed.service.spec.replicas()).unwrap_or(0);
         rollout::Observed {
@@ -108,12 +113,14 @@ impl Planner<'_> {
                 planned: None,
                 replicas: if policy.suspended { 0 } else { replicas },
             },
-            per_replica: std::collections::BTreeMap::new(),
-            readings: readings::readings(routers, candidate, stable, edge),
+            per_replica: BTreeMap::new(),
+            readings: readings::readings(routers, candidate, stable, &edges),
             complete: routers.complete,
             followed: routers.followed,
-            recent: readings::recent(routers, stable, edge.map(|edge| edge.bucket).or(slow)),
+            recent: readings::recent(routers, stable, &buckets),
             slow,
+            slow_runs,
+            drift: readings::drift(routers, candidate, stable),
             // Of what the spec asks for: a candidate that it does not ask for any more leaves in this look.
             signature: stable.map_or(Signature::Unknown, |stable| {
                 self.signature(stable, &self.wanted)
@@ -121,6 +128,26 @@ impl Planner<'_> {
             golden: self.golden(),
             command: annotations.and_then(|all| all.get(names::COMMAND).cloned()),
         }
+    }
+
+    /// What is slow, as far as it is settled, and else as it would be settled now.
+    fn buckets(
+        &self,
+        policy: &Policy,
+        edges: &BTreeMap<Signal, Edge>,
+        slow: Option<u16>,
+        slow_runs: Option<u16>,
+    ) -> BTreeMap<Signal, u16> {
+        let now = [
+            (Signal::SlowerThanStable, slow),
+            (Signal::ServiceTime, slow_runs),
+            (Signal::SlowerThanSlo, policy.analysis.max_latency),
+        ];
+        let bucket = |(signal, now): (Signal, Option<u16>)| {
+            let settled = edges.get(&signal).map(|edge| edge.bucket);
+            Some((signal, settled.or(now)?))
+        };
+        now.into_iter().filter_map(bucket).collect()
     }
 
     /// What the routers copy.
@@ -290,7 +317,23 @@ fn describe_evidence(policy: &Policy, evidence: &Evidence) -> RolloutEvidence {
         e_value: rounded(evidence.e_value()),
         limit: rounded(limit(confidence)),
         examples: None,
+        drift: evidence.drift().map(describe_drift),
         signals: signals.collect(),
+    }
+}
+
+fn describe_drift(drift: &Drift) -> DriftStatus {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let moved = drift.classes.iter().map(|moved| MovedStatus {
+        class: moved.class.clone(),
+        stable: whole(moved.stable),
+        candidate: whole(moved.candidate),
+    });
+    DriftStatus {
+        distance: drift.distance,
+        pairs: whole(drift.pairs),
+        notable: drift.notable,
+        classes: moved.collect(),
     }
 }
 

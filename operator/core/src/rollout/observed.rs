@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     capacity::Load,
-    evidence::{Count, Reading, Signal},
+    evidence::{Count, Drift, Reading, Signal},
 };
 use crate::{health::Health, revision::RevisionName};
 
@@ -29,6 +29,10 @@ pub struct Observed {
     pub recent: BTreeMap<Signal, Count>,
     /// The bucket of times over which a request is slow for the stable revision, where it had requests enough to say.
     pub slow: Option<u16>,
+    /// The same of what pods say that their runs took.
+    pub slow_runs: Option<u16>,
+    /// How far the classes of the candidate's answers are from those of the stable revision's, where they are compared.
+    pub drift: Option<Drift>,
     /// The candidate's inputs and outputs beside the stable revision's.
     pub signature: Signature,
     /// The golden set's verdict on the candidate.

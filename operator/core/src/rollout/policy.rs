@@ -126,6 +126,8 @@ pub struct Analysis {
     pub max_error_rate_ratio: f64,
     /// The share of compared answers that may differ, 0 to 1.
     pub max_disagreement: f64,
+    /// An answer that begins later is a bad one: the last bucket of times that is not, of [`ortolan_stats::latency`].
+    pub max_latency: Option<u16>,
     /// Requests that the candidate has to answer in a step; of compared answers, before it gets any.
     pub min_requests: u64,
     /// What happens when it does not get them.
@@ -144,6 +146,7 @@ impl Default for Analysis {
             confidence: 0.99,
             max_error_rate_ratio: 1.0,
             max_disagreement: 0.01,
+            max_latency: None,
             min_requests: 100,
             on_inconclusive: OnInconclusive::Pause,
             deadline: Duration::from_secs(3600),

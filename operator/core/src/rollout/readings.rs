@@ -9,12 +9,16 @@
 use std::collections::BTreeMap;
 
 use ortolan_stats::{
-    Outcome,
+    Outcome, above,
     latency::{BOUNDS, bound, bucket},
+    quantile,
 };
 
 use super::{
-    evidence::{Count, Counters, Reading, Sides, Signal, Tally},
+    evidence::{
+        Count, Counters, Drift, Reading, Sides, Signal, Tally,
+        drift::{Histogram, drift as apart},
+    },
     routers::Routers,
     state::Edge,
 };
@@ -33,7 +37,7 @@ pub fn readings(
     routers: &Routers,
     candidate: &RevisionName,
     stable: Option<&RevisionName>,
-    edge: Option<Edge>,
+    edges: &BTreeMap<Signal, Edge>,
 ) -> Vec<Reading> {
     let absent = Outcome::default();
     let tally = |generation: u64, revisions: &BTreeMap<String, Outcome>| -> Tally {
@@ -43,9 +47,10 @@ pub fn readings(
             stable: stable.map(|name| count(of(name))).unwrap_or_default(),
         };
         let errors = (Signal::Errors, sides(&errors));
-        let slow = edge.filter(|edge| edge.from <= generation).map(|edge| {
-            let slower = |outcome: &Outcome| slower(outcome, edge.bucket);
-            (Signal::SlowerThanStable, sides(&slower))
+        let settled = edges.iter().filter(|(_, edge)| edge.from <= generation);
+        let slow = settled.map(|(signal, edge)| {
+            let slower = |outcome: &Outcome| slower(outcome, *signal, edge.bucket);
+            (*signal, sides(&slower))
         });
         let pairs = sides(&pairs);
         let compared = pairs.candidate.requests + pairs.stable.requests > 0;
@@ -71,26 +76,67 @@ pub fn readings(
 pub fn recent(
     routers: &Routers,
     stable: Option<&RevisionName>,
-    edge: Option<u16>,
+    edges: &BTreeMap<Signal, u16>,
 ) -> BTreeMap<Signal, Count> {
     let Some(outcome) = stable.and_then(|name| routers.recent.get(name.as_str())) else {
         return BTreeMap::new();
     };
     let errors = (Signal::Errors, errors(outcome));
-    let slow = edge.map(|edge| (Signal::SlowerThanStable, slower(outcome, edge)));
+    let slow = edges
+        .iter()
+        .map(|(signal, edge)| (*signal, slower(outcome, *signal, *edge)));
     [errors].into_iter().chain(slow).collect()
 }
 
 /// The bucket over which a request is slow, where the stable revision had requests enough to say.
 #[must_use]
 pub fn slow(routers: &Routers, stable: Option<&RevisionName>) -> Option<u16> {
-    let outcome = routers.recent.get(stable?.as_str())?;
-    let at = usize::from(outcome.quantile(PERCENTILE)?);
-    if outcome.requests < ENOUGH || at >= BOUNDS {
+    above_usual(&routers.recent.get(stable?.as_str())?.latency)
+}
+
+/// The same of what its pods say that their runs took.
+#[must_use]
+pub fn slow_runs(routers: &Routers, stable: Option<&RevisionName>) -> Option<u16> {
+    above_usual(&routers.recent.get(stable?.as_str())?.runs)
+}
+
+fn above_usual(histogram: &BTreeMap<u16, u64>) -> Option<u16> {
+    let at = usize::from(quantile(histogram, PERCENTILE)?);
+    if histogram.values().sum::<u64>() < ENOUGH || at >= BOUNDS {
         return None;
     }
     let edge = bucket((bound(at) as f64 * MARGIN) as u64);
     u16::try_from(edge).ok().filter(|_| edge < BOUNDS)
+}
+
+/// How far the classes of both revisions' answers are apart, over all that the routers still tell of this pair: the last
+/// three changes of the traffic. `None` where no classes are compared.
+#[must_use]
+pub fn drift(
+    routers: &Routers,
+    candidate: &RevisionName,
+    stable: Option<&RevisionName>,
+) -> Option<Drift> {
+    let mut histogram = Histogram::new();
+    let mut own = Count::default();
+    let generations = routers
+        .routers
+        .iter()
+        .flat_map(|one| one.generations.values());
+    for revisions in generations {
+        // A generation in which the candidate was not compared says nothing of it.
+        let Some(of_candidate) = revisions.get(candidate.as_str()) else {
+            continue;
+        };
+        for (class, both) in &of_candidate.classes {
+            let sum = histogram.entry(class.clone()).or_default();
+            *sum = [0, 1].map(|side: usize| sum[side].saturating_add(both[side]));
+        }
+        if let Some(of_stable) = stable.and_then(|name| revisions.get(name.as_str())) {
+            own = own + pairs(of_stable);
+        }
+    }
+    apart(&histogram, own)
 }
 
 fn errors(outcome: &Outcome) -> Count {
@@ -102,8 +148,13 @@ fn pairs(outcome: &Outcome) -> Count {
     Count::new(outcome.compared, outcome.differed)
 }
 
-fn slower(outcome: &Outcome, edge: u16) -> Count {
-    Count::new(outcome.latency.values().sum(), outcome.slower(edge))
+/// Of requests those that took longer than the edge; of the pods' runs the same.
+fn slower(outcome: &Outcome, signal: Signal, edge: u16) -> Count {
+    let histogram = match signal {
+        Signal::ServiceTime => &outcome.runs,
+        _ => &outcome.latency,
+    };
+    Count::new(histogram.values().sum(), above(histogram, edge))
 }
 
 #[cfg(test)]
@@ -155,11 +206,18 @@ mod tests {
 
     #[test]
     fn both_sides_are_counted_by_generation_and_slowness_only_since_its_edge_is_settled() {
-        let edge = Edge {
-            bucket: 12,
-            from: 5,
-        };
-        let read = readings(&routers(), &name("m-2"), Some(&name("m-1")), Some(edge));
+        let edge = |bucket| Edge { bucket, from: 5 };
+        let edges = BTreeMap::from([
+            (Signal::SlowerThanStable, edge(12)),
+            (Signal::SlowerThanSlo, edge(30)),
+            (Signal::ServiceTime, edge(20)),
+        ]);
+        let mut routers = routers();
+        let counted = routers.routers[0].generations.get_mut(&5).expect("there");
+        for (revision, runs) in [("m-1", [(8, 90), (21, 4)]), ("m-2", [(8, 2), (21, 3)])] {
+            counted.get_mut(revision).expect("there").runs = runs.into();
+        }
+        let read = readings(&routers, &name("m-2"), Some(&name("m-1")), &edges);
         let Counters::ByGeneration(generations) = &read[0].counters else {
             panic!("a router counts by generation");
         };
@@ -171,8 +229,34 @@ mod tests {
         let now = Tally::from([
             (Signal::Errors, sides([6, 3], [100, 2])),
             (Signal::SlowerThanStable, sides([6, 6], [100, 10])),
+            (Signal::SlowerThanSlo, sides([6, 0], [100, 0])),
+            (Signal::ServiceTime, sides([5, 3], [94, 4])),
         ]);
         assert_eq!(*generations, BTreeMap::from([(4, before), (5, now)]));
+    }
+
+    #[test]
+    fn the_classes_of_all_routers_and_generations_are_read_together() {
+        let mut routers = routers();
+        let (candidate, stable) = (name("m-2"), name("m-1"));
+        assert_eq!(drift(&routers, &candidate, Some(&stable)), None);
+        for generation in [4, 5] {
+            let counted = routers.routers[0].generations.get_mut(&generation);
+            let outcome = counted.expect("there").get_mut("m-2").expect("there");
+            let classes = [
+                ("cat".to_owned(), [500, 300]),
+                ("dog".to_owned(), [500, 700]),
+            ];
+            outcome.classes = classes.into();
+        }
+        let told = drift(&routers, &candidate, Some(&stable)).expect("classes");
+        assert_eq!((told.pairs, told.distance, told.notable), (2000, 0.2, true));
+        // A stable revision that differs from itself as often is no better.
+        let counted = routers.routers[0].generations.get_mut(&5).expect("there");
+        let outcome = counted.get_mut("m-1").expect("there");
+        (outcome.compared, outcome.differed) = (100, 20);
+        let told = drift(&routers, &candidate, Some(&stable)).expect("classes");
+        assert!(!told.notable, "{told:?}");
     }
 
     #[test]
@@ -183,7 +267,8 @@ mod tests {
             let outcome = counted.get_mut(revision).expect("there");
             (outcome.compared, outcome.differed) = (40, differed);
         }
-        let read = readings(&routers, &name("m-2"), Some(&name("m-1")), None);
+        let edges = BTreeMap::new();
+        let read = readings(&routers, &name("m-2"), Some(&name("m-1")), &edges);
         let Counters::ByGeneration(generations) = &read[0].counters else {
             panic!("a router counts by generation");
         };
@@ -208,16 +293,26 @@ mod tests {
         assert_eq!(slow(&few, Some(&stable)), None);
         few.recent.insert("m-1".into(), outcome(0, &[(161, 500)]));
         assert_eq!(slow(&few, Some(&stable)), None, "all took over a minute");
+        assert_eq!(slow_runs(&routers(), Some(&stable)), None);
+        let mut told = routers();
+        let outcome = told.recent.get_mut("m-1").expect("there");
+        outcome.runs = [(10, 99)].into();
+        assert_eq!(slow_runs(&told, Some(&stable)), None, "too few");
+        let outcome = told.recent.get_mut("m-1").expect("there");
+        outcome.runs = [(10, 100)].into();
+        assert_eq!(slow_runs(&told, Some(&stable)), Some(13));
     }
 
     #[test]
     fn what_the_stable_revision_did_before_is_counted_by_the_same_edge() {
-        let counts = recent(&routers(), Some(&name("m-1")), Some(11));
+        let edges = [(Signal::SlowerThanStable, 11), (Signal::ServiceTime, 11)];
+        let counts = recent(&routers(), Some(&name("m-1")), &edges.into());
         let expected = [
             (Signal::Errors, Count::new(1000, 2)),
             (Signal::SlowerThanStable, Count::new(1000, 50)),
+            (Signal::ServiceTime, Count::new(0, 0)),
         ];
         assert_eq!(counts, BTreeMap::from(expected));
-        assert!(recent(&routers(), None, None).is_empty());
+        assert!(recent(&routers(), None, &BTreeMap::new()).is_empty());
     }
 }

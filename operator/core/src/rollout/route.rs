@@ -46,11 +46,7 @@ impl Turn<'_> {
         }
         self.state.traffic = shares;
         self.state.generation += 1;
-        if self.state.edge.is_none() && self.in_progress() {
-            let from = self.state.generation;
-            let slow = self.observed.slow.map(|bucket| Edge { bucket, from });
-            self.state.edge = slow;
-        }
+        self.settle_edges();
         let stable = self.state.stable.as_ref();
         let against = match stable.is_some_and(|name| self.state.traffic.contains_key(name)) {
             true => Against::Stable,
@@ -67,6 +63,20 @@ impl Turn<'_> {
                 self.now,
             );
         }
+    }
+
+    /// What is slow from this change of the traffic on, where it is not settled yet.
+    fn settle_edges(&mut self) {
+        if !self.in_progress() {
+            return;
+        }
+        let from = self.state.generation;
+        let edge = |bucket: u16| Edge { bucket, from };
+        let state = &mut self.state;
+        state.edge = state.edge.or(self.observed.slow.map(edge));
+        state.run_edge = state.run_edge.or(self.observed.slow_runs.map(edge));
+        let slo = self.policy.analysis.max_latency;
+        state.slo_edge = state.slo_edge.or(slo.map(edge));
     }
 
     /// The candidate's share: what it should have, as far as there are pods to take it.

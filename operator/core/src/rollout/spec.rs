@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use ortolan_crds::{self as crds, InferenceServiceSpec, Rollout};
+use ortolan_crds::{self as crds, InferenceServiceSpec, Rollout, parse_latency};
+use ortolan_stats::latency;
 
 use super::{
     evidence::Signal,
@@ -34,6 +35,10 @@ impl Splitter {
     }
 }
 
+/// What an answer may take at most: beyond the last bound of the routers' histogram nothing is told apart.
+const LATENCIES: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
+
 /// What cannot be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
@@ -61,6 +66,11 @@ pub enum Invalid {
     /// A part of the requests that is none.
     #[error("rollout.shadow.percent is {0}: write a share of the requests from 1 to 100")]
     Percent(i32),
+    /// A time that is none.
+    #[error(
+        "rollout.analysis.maxLatency is {0:?}: write a time from 1ms to 60s, such as 250ms or 2s"
+    )]
+    Latency(String),
     /// A share of answers that is none.
     #[error(
         "rollout.shadow.compare.maxDisagreement is {0}: write a share from 0 to 0.5, such as 0.01"
@@ -153,6 +163,7 @@ fn needs_counts(rollout: &Rollout) -> Option<&'static str> {
             "analysis.maxErrorRateRatio",
             analysis.max_error_rate_ratio.is_some(),
         ),
+        ("analysis.maxLatency", analysis.max_latency.is_some()),
         ("analysis.minRequests", analysis.min_requests.is_some()),
         (
             "analysis.onInconclusive",
@@ -225,6 +236,15 @@ fn analysis(written: &crds::Analysis, shadow: Option<&crds::Shadow>) -> Result<A
             "from 1 to 100",
         ));
     }
+    let max_latency = match &written.max_latency {
+        None => None,
+        Some(text) => Some(
+            parse_latency(text)
+                .filter(|time| LATENCIES.contains(time))
+                .map(bucket)
+                .ok_or_else(|| Invalid::Latency(text.clone()))?,
+        ),
+    };
     let min_requests = match written.min_requests {
         None => defaults.min_requests,
         Some(count) => u64::try_from(count)
@@ -240,6 +260,7 @@ fn analysis(written: &crds::Analysis, shadow: Option<&crds::Shadow>) -> Result<A
         confidence,
         max_error_rate_ratio: ratio,
         max_disagreement,
+        max_latency,
         min_requests,
         on_inconclusive: match written.on_inconclusive.unwrap_or_default() {
             crds::OnInconclusive::Pause => OnInconclusive::Pause,
@@ -248,11 +269,22 @@ fn analysis(written: &crds::Analysis, shadow: Option<&crds::Shadow>) -> Result<A
         },
         deadline,
         settle,
-        signals: [Signal::Errors, Signal::SlowerThanStable]
-            .into_iter()
-            .chain(shadow.map(|_| Signal::Disagreement))
-            .collect(),
+        signals: [
+            Signal::Errors,
+            Signal::SlowerThanStable,
+            Signal::ServiceTime,
+        ]
+        .into_iter()
+        .chain(max_latency.map(|_| Signal::SlowerThanSlo))
+        .chain(shadow.map(|_| Signal::Disagreement))
+        .collect(),
     })
+}
+
+/// The bucket of times whose bound is nearest.
+fn bucket(time: Duration) -> u16 {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    u16::try_from(latency::nearest(micros)).unwrap_or(u16::MAX)
 }
 
 fn weight(field: &'static str, percent: i32) -> Result<Weight, Invalid> {
@@ -396,13 +428,18 @@ mod tests {
             rollback_window: Duration::from_secs(600),
             analysis: Analysis {
                 max_disagreement: 0.01,
+                max_latency: None,
                 confidence: 0.95,
                 max_error_rate_ratio: 1.5,
                 min_requests: 7,
                 on_inconclusive: OnInconclusive::Abort,
                 deadline: Duration::from_secs(300),
                 settle: Duration::from_secs(20),
-                signals: BTreeSet::from([Signal::Errors, Signal::SlowerThanStable]),
+                signals: BTreeSet::from([
+                    Signal::Errors,
+                    Signal::SlowerThanStable,
+                    Signal::ServiceTime,
+                ]),
             },
             ..Policy::default()
         };
@@ -431,6 +468,17 @@ mod tests {
         let without = of(json!({}), true).expect("valid");
         assert_eq!(without.shadow, None);
         assert!(!without.analysis.signals.contains(&Signal::Disagreement));
+    }
+
+    #[test]
+    fn the_objective_is_the_nearest_bound_and_a_signal_of_its_own() {
+        let analysis = of(json!({"analysis": {"maxLatency": "250ms"}}), true).expect("valid");
+        let edge = analysis.analysis.max_latency.expect("an edge");
+        assert_eq!(ortolan_stats::bound(edge), Duration::from_micros(245_760));
+        assert!(analysis.analysis.signals.contains(&Signal::SlowerThanSlo));
+        let without = of(json!({}), true).expect("valid").analysis;
+        assert_eq!(without.max_latency, None);
+        assert!(!without.signals.contains(&Signal::SlowerThanSlo));
     }
 
     #[test]
@@ -483,6 +531,10 @@ mod tests {
                 "from 1 to 100",
             ),
             (json!({"analysis": {"minRequests": -1}}), "of at least 0"),
+            (
+                json!({"analysis": {"maxLatency": "2m"}}),
+                "maxLatency is \"2m\"",
+            ),
             (json!({"rollbackWindow": "1d"}), "rollbackWindow is \"1d\""),
             (
                 json!({"shadow": {"percent": 0, "compare": {"kind": "Exact"}}}),

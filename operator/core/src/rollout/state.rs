@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{clock::Timer, evidence::Evidence, policy::Weight};
+use super::{
+    clock::Timer,
+    evidence::{Evidence, Signal},
+    policy::Weight,
+};
 use crate::revision::RevisionName;
 
 /// Where a rollout stands.
@@ -49,6 +53,12 @@ pub struct State {
     /// What is slow, for this candidate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edge: Option<Edge>,
+    /// The same of the pods' own runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_edge: Option<Edge>,
+    /// The same of the objective, as it was written when the candidate first got traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo_edge: Option<Edge>,
     /// How far the candidate agrees with the golden set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<String>,
@@ -213,10 +223,26 @@ impl State {
             lost: None,
             stable_lost: None,
             edge: None,
+            run_edge: None,
+            slo_edge: None,
             validation: None,
             command: None,
             evidence: None,
         }
+    }
+
+    /// What is slow, by signal.
+    #[must_use]
+    pub fn edges(&self) -> BTreeMap<Signal, Edge> {
+        let all = [
+            (Signal::SlowerThanStable, self.edge),
+            (Signal::ServiceTime, self.run_edge),
+            (Signal::SlowerThanSlo, self.slo_edge),
+        ];
+        let settled = all.into_iter();
+        settled
+            .filter_map(|(signal, edge)| Some((signal, edge?)))
+            .collect()
     }
 
     /// The candidate's share that the routers obey.

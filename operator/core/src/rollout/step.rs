@@ -140,6 +140,12 @@ impl Turn<'_> {
         if let Some(evidence) = &mut self.state.evidence {
             let tolerated = self.policy.analysis.tolerated();
             evidence.observe(&self.observed.readings, tolerated, self.now);
+            if let Some(drift) = self.observed.drift.clone() {
+                let sentence = drift.sentence();
+                if evidence.drifts(drift) {
+                    self.notices.push(Notice::warning("ClassDrift", sentence));
+                }
+            }
         }
     }
 
@@ -375,6 +381,8 @@ impl Turn<'_> {
         self.state.promote = false;
         self.state.lost = None;
         self.state.edge = None;
+        self.state.run_edge = None;
+        self.state.slo_edge = None;
         self.state.validation = None;
     }
 

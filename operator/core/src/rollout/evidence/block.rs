@@ -280,16 +280,16 @@ mod tests {
     fn answers_may_differ_as_often_as_is_tolerated_and_as_the_stable_revision_differs_from_itself()
     {
         // Of 100 pairs each block: the candidate's that differ, the stable revision's with itself, what is tolerated;
-        // blocks until the mean with two signals that say nothing is 100.
+        // blocks until the mean with three signals that say nothing is 100.
         for (of_candidate, of_stable, disagreement, expected) in [
             (0, 0, 0.01, None),
             (1, 0, 0.01, None),
-            (2, 0, 0.01, Some(30)),
+            (2, 0, 0.01, Some(31)),
             (3, 0, 0.01, Some(17)),
-            (5, 0, 0.01, Some(10)),
-            (10, 0, 0.01, Some(7)),
+            (5, 0, 0.01, Some(11)),
+            (10, 0, 0.01, Some(8)),
             (20, 0, 0.01, Some(7)),
-            (1, 0, 0.0, Some(33)),
+            (1, 0, 0.0, Some(34)),
             (5, 5, 0.01, None),
         ] {
             let tolerated = Tolerated {
@@ -301,7 +301,7 @@ mod tests {
             let needed = (1..=400).find(|block| {
                 test.add(sides(100, 100, of_candidate, of_stable));
                 test.close_full(stakes, at(10 * block));
-                (test.e_value() + 2.0) / 3.0 >= 100.0
+                (test.e_value() + 3.0) / 4.0 >= 100.0
             });
             assert_eq!(
                 needed, expected,

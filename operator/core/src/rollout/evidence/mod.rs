@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod count;
+pub mod drift;
 pub mod frozen;
 pub mod guard;
 pub mod meter;
@@ -25,6 +26,7 @@ use self::meter::Meters;
 pub use self::{
     block::{Stakes, Test, Tolerated},
     count::{Count, Sides, Signal, Tally},
+    drift::Drift,
     meter::{Counters, Reading},
 };
 
@@ -57,6 +59,9 @@ pub struct Evidence {
     /// What the hard guard tripped on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tripped: Option<(Signal, Count)>,
+    /// How far its classes are from the stable revision's, as last known: told, and no vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
 }
 
 impl Evidence {
@@ -72,7 +77,26 @@ impl Evidence {
             in_step: 0,
             compared_in_step: 0,
             tripped: None,
+            drift: None,
         }
+    }
+
+    /// Takes note of how far the classes are apart now. Answers whether that is worth telling for the first time; from
+    /// then on it stays so.
+    pub fn drifts(&mut self, now: Drift) -> bool {
+        let was = self.drift.as_ref().is_some_and(|drift| drift.notable);
+        let is_news = now.notable && !was;
+        self.drift = Some(Drift {
+            notable: now.notable || was,
+            ..now
+        });
+        is_news
+    }
+
+    /// How far the candidate's classes are from the stable revision's.
+    #[must_use]
+    pub fn drift(&self) -> Option<&Drift> {
+        self.drift.as_ref()
     }
 
     /// Counts what was added to the counters since the last reading, and lets full blocks vote.

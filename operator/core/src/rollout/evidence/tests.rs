@@ -134,6 +134,41 @@ fn slow_requests_do_not_trip_the_guard() {
     assert_eq!(evidence.tripped(), None);
 }
 
+/// The pod of a candidate with a twentieth of 100 requests a second never has a queue, so that the router sees nothing of a
+/// model that is half as slow again: all of its runs are over an edge that one in twenty of the stable revision's is.
+#[test]
+fn a_model_that_is_half_as_slow_again_is_caught_by_its_runs_although_the_router_sees_nothing() {
+    let mut evidence = fresh(&[
+        Signal::Errors,
+        Signal::SlowerThanStable,
+        Signal::ServiceTime,
+    ]);
+    let mut blocks = 0;
+    while !evidence.is_against(0.99) {
+        blocks += 1;
+        assert!(blocks <= 10, "two minutes have passed: {evidence:?}");
+        let counted = [
+            (
+                Signal::Errors,
+                sides(60 * blocks, 1_140 * blocks, 0, blocks),
+            ),
+            (
+                Signal::SlowerThanStable,
+                sides(60 * blocks, 1_140 * blocks, 0, 57 * blocks),
+            ),
+            (
+                Signal::ServiceTime,
+                sides(60 * blocks, 1_140 * blocks, 60 * blocks, 57 * blocks),
+            ),
+        ];
+        let now = at(12 * i64::try_from(blocks).expect("in range"));
+        evidence.observe(&[reading(1, &counted)], 1.0, now);
+    }
+    let why = evidence.why(0.99);
+    assert!(why.starts_with("runs slower than"), "{why}");
+    assert_eq!(evidence.tripped(), None);
+}
+
 #[test]
 fn what_a_step_needs_is_counted_from_its_beginning() {
     let mut evidence = fresh(&[Signal::Errors]);

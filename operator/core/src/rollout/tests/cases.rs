@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use super::{super::state::Then, *};
+use super::{
+    super::{
+        evidence::drift::{Drift, drift},
+        state::Then,
+    },
+    *,
+};
 
 #[test]
 fn a_healthy_candidate_takes_over_step_by_step() {
@@ -384,5 +390,39 @@ fn a_status_that_was_lost_loses_no_revision() {
         "under a generation that no router counts under"
     );
     assert_eq!(world.state().candidate, Some(rev("m-2")));
+    world.until(|w| serves(w, "m-2"));
+}
+
+/// Classes of a thousand pairs, of which so many moved from one class to another.
+fn moved(pairs: u64) -> Option<Drift> {
+    let counts = [("cat", [600, 600 - pairs]), ("dog", [400, 400 + pairs])];
+    let counts = counts.map(|(class, both)| (class.to_owned(), both));
+    drift(&counts.into(), Count::new(1000, 0))
+}
+
+#[test]
+fn drift_of_the_classes_is_told_once_and_takes_nothing_back() {
+    let mut world = canary();
+    world.want("m-2");
+    world.until(|w| matches!(w.phase(), Phase::Step { .. }));
+    world.observed.drift = moved(10);
+    world.ticks(5);
+    assert_eq!(world.told("ClassDrift"), 0);
+    let known = |world: &World| {
+        let state = world.state.as_ref().expect("a state");
+        let evidence = state.evidence.as_ref().expect("evidence");
+        let drift = evidence.drift().expect("it is known");
+        (drift.distance, drift.notable)
+    };
+    assert_eq!(known(&world), (0.01, false));
+    world.observed.drift = moved(80);
+    world.ticks(5);
+    // It stays what it was told as, whatever comes after.
+    world.observed.drift = moved(10);
+    world.ticks(5);
+    world.observed.drift = moved(80);
+    world.ticks(5);
+    assert_eq!(known(&world), (0.08, true));
+    assert_eq!(world.told("ClassDrift"), 1);
     world.until(|w| serves(w, "m-2"));
 }

@@ -91,6 +91,8 @@ impl World {
             followed: None,
             recent: BTreeMap::from([(Signal::Errors, Count::new(60_000, 120))]),
             slow: None,
+            slow_runs: None,
+            drift: None,
             signature: Signature::Same,
             golden: Golden::None,
             command: None,
