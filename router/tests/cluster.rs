@@ -197,7 +197,7 @@ async fn what_is_for_nobody_or_not_allowed_is_answered_with_a_sentence() {
             "cats.demo",
             "/v2/repository/models/m/load",
             403,
-            "change the InferenceService instead",
+            "change the InferenceService, or ask each pod itself",
         ),
         (
             "127.0.0.1",
