@@ -131,8 +131,9 @@ fn the_api_may_be_absent_come_later_and_go_again() {
             gateways::install();
         }
         let _gateways = Gateways::start(&w, Say::Accept);
-        let service = w.until_ready_is("m", "True", "Serving").await;
-        assert!(routed(&service, "True").is_some());
+        w.until_ready_is("m", "True", "Serving").await;
+        // Ready does not wait for the GRPCRoute.
+        let service = until_routed(&w, "True", "Accepted").await;
         assert_eq!(
             service.status.and_then(|status| status.url).as_deref(),
             Some("http://m.example.com")
