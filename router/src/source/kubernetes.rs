@@ -4,7 +4,7 @@
 //! Invariants: nothing is written; while the API server does not answer, what was seen last holds; nothing seen is
 //! published before everything was listed once, so that a start never takes the pods away that the last state has.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures::{FutureExt, Stream, StreamExt, stream::select};
 use http::{HeaderValue, header::USER_AGENT};
@@ -12,7 +12,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client, Config, Resource,
     core::NamespaceResourceScope,
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{WatchStreamExt, utils::Backoff, watcher, watcher::Event},
 };
 use ortolan_crds::names;
 use serde::de::DeserializeOwned;
@@ -116,6 +116,30 @@ pub fn watch_with(
     Ok(())
 }
 
+/// Between two tries of a watch: 0.8 s, doubled, at most [`LONGEST`]. kube's own waits up to a minute after an outage of the API server, and
+/// each watch for itself: a router that knows of a revision's weight and not of its pods lets requests wait.
+#[derive(Default)]
+struct Patience(u32);
+
+const SHORTEST: Duration = Duration::from_millis(800);
+const LONGEST: Duration = Duration::from_secs(5);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let delay = SHORTEST.saturating_mul(2_u32.saturating_pow(self.0));
+        self.0 = self.0.saturating_add(1);
+        Some(delay.min(LONGEST))
+    }
+}
+
+impl Backoff for Patience {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 fn events<K>(
     client: Client,
     namespace: Option<&str>,
@@ -133,7 +157,7 @@ where
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watcher(api, config).default_backoff().filter_map(|event| async move {
+    watcher(api, config).backoff(Patience::default()).filter_map(|event| async move {
         event
             .inspect_err(|error| {
                 tracing::warn!(%error, kind = %K::kind(&()), "a watch broke off and starts again; what was seen last holds");
@@ -277,5 +301,15 @@ mod tests {
         };
         assert_eq!([of(1), of(3)], [(2, 0), (2, 1)]);
         assert_eq!(of(2), (3, 1), "one that is not ready yet counts itself");
+    }
+
+    #[test]
+    fn a_watch_is_tried_again_within_five_seconds_however_often_it_failed() {
+        let mut patience = Patience::default();
+        let seconds: Vec<f32> = patience.by_ref().take(5).map(|d| d.as_secs_f32()).collect();
+        assert_eq!(seconds, [0.8, 1.6, 3.2, 5.0, 5.0]);
+        assert_eq!(patience.nth(100), Some(LONGEST));
+        patience.reset();
+        assert_eq!(patience.next(), Some(SHORTEST));
     }
 }
