@@ -323,13 +323,30 @@ impl Service {
         format!("http://{}.{}.svc{path}", self.name, self.namespace)
     }
 
+    async fn ask(
+        &self,
+        method: &str,
+        url: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<Reply> {
+        load::ask(
+            &self.client,
+            method,
+            url,
+            &Way::default(),
+            content_type,
+            body,
+        )
+        .await
+    }
+
     /// GET.
     ///
     /// # Errors
     /// When there is no answer; an answer of any status is one.
     pub async fn get_path(&self, path: &str) -> Result<Reply> {
-        let url = self.url(path);
-        load::ask(&self.client, "GET", &url, &Way::default(), "", Vec::new()).await
+        self.ask("GET", &self.url(path), "", Vec::new()).await
     }
 
     /// POST.
@@ -337,16 +354,7 @@ impl Service {
     /// # Errors
     /// When there is no answer; an answer of any status is one.
     pub async fn post(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Reply> {
-        let url = self.url(path);
-        load::ask(
-            &self.client,
-            "POST",
-            &url,
-            &Way::default(),
-            content_type,
-            body,
-        )
-        .await
+        self.ask("POST", &self.url(path), content_type, body).await
     }
 
     /// POST to one of its pods, past Service and routers.
@@ -368,15 +376,7 @@ impl Service {
             return fail(format!("{} has no pod with an address", self.name));
         };
         let url = format!("http://{address}:8080{path}");
-        load::ask(
-            &self.client,
-            "POST",
-            &url,
-            &Way::default(),
-            content_type,
-            body,
-        )
-        .await
+        self.ask("POST", &url, content_type, body).await
     }
 
     /// V2 infer with these inputs.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use ortolan_crds::{InferenceService, RolloutPhase};
-use ortolan_e2e::{Result, STORE, Service, Test, check, kubectl_in, other_model, spec};
+use ortolan_e2e::{Load, Result, STORE, Service, Test, check, kubectl_in, other_model, spec};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -19,7 +19,7 @@ fn canary(seconds: u32) -> Value {
 }
 
 /// A tiny service whose next model gets half of the traffic for so many seconds, and then all of it.
-pub(crate) fn canary_spec(seconds: u32) -> Value {
+fn canary_spec(seconds: u32) -> Value {
     let mut spec = spec("bad/identity.onnx");
     spec["rollout"] = canary(seconds);
     spec
@@ -36,6 +36,19 @@ pub(crate) fn weights(service: &InferenceService) -> Vec<i32> {
         .flat_map(|status| &status.traffic)
         .map(|share| share.weight)
         .collect()
+}
+
+/// A tiny service under load whose candidate has just got half of the traffic, for so many seconds.
+pub(crate) async fn at_half(t: &Test, seconds: u32) -> Result<(Service, Load)> {
+    let service = t.serving(&canary_spec(seconds)).await?;
+    let load = service.load().await?;
+    // What is slow is known from what the stable revision did.
+    sleep(Duration::from_secs(5)).await;
+    service.change(&other_model()).await?;
+    service
+        .until("half of the traffic", 60, |s| weights(s) == [50, 50])
+        .await?;
+    Ok((service, load))
 }
 
 async fn told(service: &Service, reason: &str) -> Result {

@@ -8,11 +8,7 @@ use ortolan_e2e::{
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::{
-    bare::until_kind,
-    canary::{canary_spec, weights},
-    router::saw_both,
-};
+use crate::{bare::until_kind, canary::at_half, router::saw_both};
 
 async fn uninstall(namespace: &str, release: &str) -> Result {
     let gone = [
@@ -109,14 +105,7 @@ async fn an_upgrade_with_other_defaults_replaces_operator_and_routers_and_restar
 #[tokio::test]
 async fn an_upgrade_in_the_middle_of_a_canary_fails_no_request_and_the_canary_goes_on() {
     Test::alone(async |t| {
-        let service = t.serving(&canary_spec(25)).await?;
-        let load = service.load().await?;
-        // What is slow is known from what the stable revision did.
-        sleep(Duration::from_secs(5)).await;
-        service.change(&other_model()).await?;
-        service
-            .until("half of the traffic", 60, |s| weights(s) == [50, 50])
-            .await?;
+        let (service, load) = at_half(t, 25).await?;
         let old = service.get().await?.status.unwrap_or_default();
         let other = ["--set", "concurrency=8", "--set", "router.grace=36"];
         Install::chart(RELEASE, &other).await?;

@@ -4,10 +4,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use ortolan_e2e::{Node, Result, Service, Test, check, now, other_model, spec};
+use ortolan_e2e::{Node, Result, Service, Test, check, now, spec};
 use tokio::time::sleep;
 
-use crate::canary::{canary_spec, weights};
+use crate::canary::at_half;
 
 /// The node, or a sentence why the test is left out.
 fn node() -> Option<Node> {
@@ -60,13 +60,7 @@ async fn an_api_server_that_is_gone_for_two_minutes_during_a_canary_moves_no_wei
  {
     let Some(node) = node() else { return };
     Test::alone(async |t| {
-        let service = t.serving(&canary_spec(20)).await?;
-        let load = service.load().await?;
-        sleep(Duration::from_secs(5)).await;
-        service.change(&other_model()).await?;
-        service
-            .until("half of the traffic", 60, |s| weights(s) == [50, 50])
-            .await?;
+        let (service, load) = at_half(t, 20).await?;
         node.run(&["stop", "apiserver", "KILL"]).await?;
         node.run(&["stop", "kcm", "KILL"]).await?;
         sleep(Duration::from_secs(120)).await;

@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use ortolan_e2e::{Gateway, Host, Load, Result, Test, check, kubectl, other_model, spec};
+use ortolan_e2e::{
+    Gateway, Host, Load, Result, Service, Test, check, fail, kubectl, other_model, spec,
+};
 use ortolan_e2e_load::Tally;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -14,12 +16,20 @@ use super::{
 };
 use crate::router::saw_both;
 
-/// A tiny service whose requests the Gateway splits.
-fn split(gateway: &Gateway, rest: &Host, grpc: &Host, rollout: &Value) -> Value {
-    let mut spec = behind(gateway, "bad/identity.onnx", rest, grpc);
+/// A tiny service whose requests the Gateway splits, when it answers there; its hosts for REST and gRPC.
+async fn split(t: &Test, rollout: &Value, replicas: i32) -> Result<(Service, Host, Host)> {
+    let gateway = Gateway::find(&t.client).await?;
+    let (rest, grpc) = (host(t, &gateway, "rest"), host(t, &gateway, "grpc"));
+    let mut spec = behind(&gateway, "bad/identity.onnx", &rest, &grpc);
     spec["routing"]["provider"] = json!("GatewayAPI");
     spec["rollout"] = rollout.clone();
-    spec
+    spec["scaling"] = json!({"minReplicas": replicas});
+    let service = t.service("tiny");
+    service.apply(&spec).await?;
+    service.until_ready().await?;
+    until_routed(&service).await?;
+    rest.until_status("/v2/health/ready", 200).await?;
+    Ok((service, rest, grpc))
 }
 
 /// The answers of the new model, and all of them.
@@ -28,9 +38,9 @@ fn counts(tally: &Tally) -> (u64, u64) {
     (of("2.0"), of("1.0") + of("2.0"))
 }
 
-/// The new model's share of the next thousand answers is this, within the tolerance; the share that was seen.
+/// The new model's share of the next thousand answers is this, within the tolerance.
 #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-async fn share_is(load: &Load, percent: i32) -> Result<f64> {
+async fn share_is(load: &Load, percent: i32) -> Result {
     let before = counts(&load.tally().await?);
     for _ in 0..120 {
         sleep(Duration::from_millis(500)).await;
@@ -41,33 +51,21 @@ async fn share_is(load: &Load, percent: i32) -> Result<f64> {
             let tolerance = 4.9 * (wanted * (1.0 - wanted) / all).sqrt();
             let told = || format!("{new} of {all} at {percent} %, ± {:.1}", 100.0 * tolerance);
             eprintln!("{}", told());
-            check((seen - wanted).abs() <= tolerance, told)?;
-            return Ok(seen);
+            return check((seen - wanted).abs() <= tolerance, told);
         }
     }
     let tally = load.tally().await?;
-    check(false, || {
-        format!("no thousand answers in a minute: {tally:?}")
-    })?;
-    Ok(0.0)
+    fail(format!("no thousand answers in a minute: {tally:?}"))
 }
 
 #[tokio::test]
 #[ignore = "needs a Gateway: make e2e-gateway"]
 async fn weights_set_by_hand_are_the_shares_of_the_answers_and_each_change_fails_no_request() {
     Test::run(async |t| {
-        let gateway = Gateway::find(&t.client).await?;
-        let (rest, grpc) = (host(t, &gateway, "rest"), host(t, &gateway, "grpc"));
-        let service = t.service("tiny");
         let rollout = json!({
             "weight": 10, "rollbackWindow": "0s", "analysis": {"settle": "10s"},
         });
-        service
-            .apply(&split(&gateway, &rest, &grpc, &rollout))
-            .await?;
-        service.until_ready().await?;
-        until_routed(&service).await?;
-        rest.until_status("/v2/health/ready", 200).await?;
+        let (service, rest, grpc) = split(t, &rollout, 1).await?;
         let (load, calls) = (rest.load("", "tiny").await?, grpc.grpc_load("tiny").await?);
 
         service.change(&other_model()).await?;
@@ -100,28 +98,28 @@ async fn weights_set_by_hand_are_the_shares_of_the_answers_and_each_change_fails
 #[ignore = "needs a Gateway: make e2e-gateway"]
 async fn a_promotion_through_the_gateway_fails_no_request_and_the_old_pods_end_after_it() {
     Test::run(async |t| {
-        let gateway = Gateway::find(&t.client).await?;
-        let (rest, grpc) = (host(t, &gateway, "rest"), host(t, &gateway, "grpc"));
-        let service = t.service("tiny");
-        let mut two = split(
-            &gateway,
-            &rest,
-            &grpc,
-            &json!({"strategy": "BlueGreen", "rollbackWindow": "0s", "analysis": {"settle": "10s"}}),
-        );
-        two["scaling"] = json!({"minReplicas": 2});
-        service.apply(&two).await?;
-        service.until_ready().await?;
-        until_routed(&service).await?;
-        rest.until_status("/v2/health/ready", 200).await?;
+        let rollout = json!({
+            "strategy": "BlueGreen", "rollbackWindow": "0s", "analysis": {"settle": "10s"},
+        });
+        let (service, rest, grpc) = split(t, &rollout, 2).await?;
         let (load, calls) = (rest.load("", "tiny").await?, grpc.grpc_load("tiny").await?);
         service.change(&other_model()).await?;
-        let new = service.until_ready().await?.status.unwrap_or_default().traffic;
+        let new = service
+            .until_ready()
+            .await?
+            .status
+            .unwrap_or_default()
+            .traffic;
         service.until_only(&new[0].revision).await?;
         // And back, with the old revision made anew.
         let model = spec("bad/identity.onnx")["model"].clone();
         service.change(&json!({"model": model})).await?;
-        let old = service.until_ready().await?.status.unwrap_or_default().traffic;
+        let old = service
+            .until_ready()
+            .await?
+            .status
+            .unwrap_or_default()
+            .traffic;
         check(old != new, || format!("{old:?}"))?;
         service.until_only(&old[0].revision).await?;
         both_by_grpc(calls.stop_without_a_failure().await?)?;
@@ -134,16 +132,7 @@ async fn a_promotion_through_the_gateway_fails_no_request_and_the_old_pods_end_a
 #[ignore = "needs a Gateway: make e2e-gateway"]
 async fn a_revision_that_loses_its_pods_gets_no_share_until_it_has_some_again() {
     Test::alone(async |t| {
-        let gateway = Gateway::find(&t.client).await?;
-        let (rest, grpc) = (host(t, &gateway, "rest"), host(t, &gateway, "grpc"));
-        let service = t.service("tiny");
-        let rollout = json!({"weight": 50});
-        service
-            .apply(&split(&gateway, &rest, &grpc, &rollout))
-            .await?;
-        service.until_ready().await?;
-        until_routed(&service).await?;
-        rest.until_status("/v2/health/ready", 200).await?;
+        let (service, rest, _) = split(t, &json!({"weight": 50}), 1).await?;
         let load = rest.load("", "tiny").await?;
         service.change(&other_model()).await?;
         let shares = until_weights(&service, &[50, 50]).await?;
