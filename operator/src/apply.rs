@@ -16,8 +16,8 @@ use ortolan_core::{
     plan::{Kind, Object, Write},
 };
 use ortolan_crds::{InferenceService, InferenceServiceStatus, names};
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
 
 use crate::{
     context::Context,
@@ -101,7 +101,26 @@ fn code(error: &kube::Error) -> Option<u16> {
 /// A resourceVersion that no object has: applied with it, an object is created, and one that exists
 /// is met with a conflict, whatever its fields. Without it, an object of somebody else's that shares no
 /// field with ours (an empty PodDisruptionBudget) would be taken over without a conflict.
-const NO_VERSION: &str = "1";
+pub(crate) const NO_VERSION: &str = "1";
+
+/// What is written and kept in an index.
+trait Applied:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + k8s_openapi::Resource
+    + Clone
+    + Kept
+    + std::fmt::Debug
+{
+}
+
+impl<K> Applied for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + k8s_openapi::Resource
+        + Clone
+        + Kept
+        + std::fmt::Debug
+{
+}
 
 /// One service's writes.
 pub struct Writer<'a> {
@@ -217,36 +236,38 @@ impl<'a> Writer<'a> {
         };
         self.enter("create", KIND)?;
         let answer = match api.create(&params, object).await {
-            Err(error) if code(&error) == Some(409) => {
-                let found = api
-                    .get(&name)
-                    .await
-                    .map_err(|e| failed("get", KIND, &name, e))?;
-                if !self.ours(&found) {
-                    return Err(Error::Foreign(Foreign { kind: KIND, name }));
-                }
-                found
-            }
+            Err(error) if code(&error) == Some(409) => self.ours_by_name(&api, &name).await?,
             answer => answer.map_err(|e| failed("create", KIND, &name, e))?,
         };
         self.context.indices.revisions.record(answer);
         Ok(())
     }
 
-    async fn patch<K>(&self, index: &Index<K>, object: &K, ours: bool) -> Result<(), Error>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + k8s_openapi::Resource
-            + Clone
-            + Kept
-            + std::fmt::Debug,
-    {
+    /// What has the name already, where it is ours.
+    async fn ours_by_name<K: Applied>(&self, api: &Api<K>, name: &str) -> Result<K, Error> {
+        let found = api
+            .get(name)
+            .await
+            .map_err(|e| failed("get", K::KIND, name, e))?;
+        if self.ours(&found) {
+            Ok(found)
+        } else {
+            Err(Error::Foreign(Foreign {
+                kind: K::KIND,
+                name: name.to_owned(),
+            }))
+        }
+    }
+
+    async fn patch<K: Applied>(
+        &self,
+        index: &Index<K>,
+        object: &K,
+        ours: bool,
+    ) -> Result<(), Error> {
         let api: Api<K> = self.api();
         let name = object.name_any();
-        let mut body = serde_json::to_value(object)
-            .map_err(|e| failed("apply", K::KIND, &name, kube::Error::SerdeError(e)))?;
-        body["apiVersion"] = json!(K::api_version(&()));
-        body["kind"] = json!(K::KIND);
+        let body = applied(object).map_err(|e| failed("apply", K::KIND, &name, e))?;
         let gentle = PatchParams::apply(names::MANAGER_SERVICE);
         let force = gentle.clone().force();
         self.enter("apply", K::KIND)?;
@@ -259,16 +280,7 @@ impl<'a> Writer<'a> {
         };
         let answer = match answer {
             Err(error) if code(&error) == Some(409) && !ours => {
-                let found = api
-                    .get(&name)
-                    .await
-                    .map_err(|e| failed("get", K::KIND, &name, e))?;
-                if !self.ours(&found) {
-                    return Err(Error::Foreign(Foreign {
-                        kind: K::KIND,
-                        name,
-                    }));
-                }
+                self.ours_by_name(&api, &name).await?;
                 self.enter("apply", K::KIND)?;
                 api.patch(&name, &force, &Patch::Apply(&body)).await
             }
@@ -279,14 +291,12 @@ impl<'a> Writer<'a> {
     }
 
     /// A route. Its definition may have been removed a moment ago: then it is looked for anew, and nothing is lost by it.
-    async fn route<K>(&self, index: &Index<K>, object: &K, ours: bool) -> Result<(), Error>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + k8s_openapi::Resource
-            + Clone
-            + Kept
-            + std::fmt::Debug,
-    {
+    async fn route<K: Applied>(
+        &self,
+        index: &Index<K>,
+        object: &K,
+        ours: bool,
+    ) -> Result<(), Error> {
         match self.patch(index, object, ours).await {
             Err(Error::Api { source, .. }) if code(&source) == Some(404) => {
                 self.context.gateways.look();
@@ -329,14 +339,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    async fn delete<K>(&self, index: &Index<K>, name: &str, uid: &str) -> Result<(), Error>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + k8s_openapi::Resource
-            + Clone
-            + Kept
-            + std::fmt::Debug,
-    {
+    async fn delete<K: Applied>(
+        &self,
+        index: &Index<K>,
+        name: &str,
+        uid: &str,
+    ) -> Result<(), Error> {
         self.remove::<K>(name, uid).await?;
         index.forget(self.key, name);
         Ok(())
@@ -371,6 +379,17 @@ impl<'a> Writer<'a> {
             Err(source) => Err(failed("delete", K::KIND, name, source)),
         }
     }
+}
+
+/// An object as server-side apply takes it: with its version and kind.
+pub(crate) fn applied<K>(object: &K) -> Result<Value, kube::Error>
+where
+    K: k8s_openapi::Resource + Serialize,
+{
+    let mut body = serde_json::to_value(object).map_err(kube::Error::SerdeError)?;
+    body["apiVersion"] = json!(K::API_VERSION);
+    body["kind"] = json!(K::KIND);
+    Ok(body)
 }
 
 fn failed(verb: &'static str, kind: &'static str, name: &str, source: kube::Error) -> Error {

@@ -25,14 +25,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::{gate::Gate, reconcile::Watched};
+use crate::{
+    apply::{NO_VERSION, applied},
+    gate::Gate,
+    reconcile::Watched,
+};
 
 /// Between two looks at the InferenceServices; nothing is asked of the API server for it.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks at the grants themselves.
 const AGAIN: Duration = Duration::from_secs(60);
-/// As for other objects that must not be there yet: a version that no object has.
-const NO_VERSION: &str = "1";
 
 /// Keeps the grants.
 pub struct Granter {
@@ -151,21 +153,18 @@ impl Granter {
         wanted: &ReferenceGrant,
     ) -> Result<(), kube::Error> {
         let name = wanted.name_any();
-        let mut body = serde_json::to_value(wanted).map_err(kube::Error::SerdeError)?;
+        let mut body = applied(wanted)?;
         let live = grants.iter().find(|grant| grant.name_any() == name);
         let mut params = PatchParams::apply(names::MANAGER_SERVICE);
         match live {
             Some(live) => {
-                let live = serde_json::to_value(live).map_err(kube::Error::SerdeError)?;
-                if drift::differs_in_order(&body, &live).is_none() {
+                if drift::differs_in_order(&body, &applied(live)?).is_none() {
                     return Ok(());
                 }
                 params = params.force();
             }
             None => body["metadata"]["resourceVersion"] = json!(NO_VERSION),
         }
-        body["apiVersion"] = json!(<ReferenceGrant as k8s_openapi::Resource>::API_VERSION);
-        body["kind"] = json!(<ReferenceGrant as k8s_openapi::Resource>::KIND);
         if self.gate.is_open() {
             api.patch(&name, &params, &Patch::Apply(&body)).await?;
             tracing::info!(name, "routes of another namespace may point at the routers");
