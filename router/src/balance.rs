@@ -14,6 +14,17 @@ pub const SLOW_START: Duration = Duration::from_secs(10);
 /// The least share of a pod that has just come.
 const COLD: f64 = 0.1;
 
+/// How gladly a pod is taken, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing speaks against it.
+    Good,
+    /// It is left out, for requests to it failed of late.
+    Out,
+    /// It failed this very request: any other pod is tried before it.
+    FailedThis,
+}
+
 /// What is known of a pod when one is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct View {
@@ -21,8 +32,8 @@ pub struct View {
     pub outstanding: u32,
     /// Whether it may get one more.
     pub has_room: bool,
-    /// Whether to go elsewhere if possible: it failed of late, or just now for this request.
-    pub is_out: bool,
+    /// Whether to go elsewhere if possible.
+    pub standing: Standing,
     /// 0.1 when it has just come, 1 after [`SLOW_START`].
     pub warmth: f64,
 }
@@ -33,7 +44,7 @@ impl View {
     }
 
     const fn is_good(&self) -> bool {
-        self.has_room && !self.is_out
+        self.has_room && matches!(self.standing, Standing::Good)
     }
 }
 
@@ -63,15 +74,14 @@ pub fn choose(
         (false, true) => Some(second),
         // Both are no choice: the best of all, and one that failed rather than none.
         (false, false) => {
-            let all = || (0..count).map(|i| (i, view(i)));
-            let least = |(i, a): (usize, View), (j, b): (usize, View)| {
-                if b.cost() < a.cost() { (j, b) } else { (i, a) }
+            let with_room = (0..count)
+                .map(|i| (i, view(i)))
+                .filter(|(_, view)| view.has_room);
+            let better = |(i, a): (usize, View), (j, b): (usize, View)| {
+                let is_better = (b.standing, b.cost()) < (a.standing, a.cost());
+                if is_better { (j, b) } else { (i, a) }
             };
-            all()
-                .filter(|(_, view)| view.is_good())
-                .reduce(least)
-                .or_else(|| all().filter(|(_, view)| view.has_room).reduce(least))
-                .map(|(i, _)| i)
+            with_room.reduce(better).map(|(i, _)| i)
         }
     }
 }
@@ -80,9 +90,10 @@ pub fn choose(
 /// one that is full gets no double share. `None` when none has room.
 pub fn in_turn(count: usize, turn: usize, view: impl Fn(usize) -> View) -> Option<(usize, usize)> {
     let order = || (0..count).map(|passed| ((turn % count + passed) % count, passed));
+    let with_room = || order().filter(|(i, _)| view(*i).has_room);
     order()
         .find(|(i, _)| view(*i).is_good())
-        .or_else(|| order().find(|(i, _)| view(*i).has_room))
+        .or_else(|| with_room().min_by_key(|(i, _)| view(*i).standing))
 }
 
 /// The pod of a key: the first by `rank` that is good. `None` when none is.
@@ -106,7 +117,7 @@ mod tests {
     const IDLE: View = View {
         outstanding: 0,
         has_room: true,
-        is_out: false,
+        standing: Standing::Good,
         warmth: 1.0,
     };
 
@@ -130,7 +141,7 @@ mod tests {
     #[test]
     fn a_pod_that_failed_is_passed_over_unless_there_is_no_other() {
         let out = View {
-            is_out: true,
+            standing: Standing::Out,
             ..IDLE
         };
         let full = View {
@@ -144,6 +155,20 @@ mod tests {
         }
         assert_eq!(choose(1, |_| out, |_| 0), Some(0));
         assert_eq!(choose(0, |_| IDLE, |_| 0), None);
+    }
+
+    #[test]
+    fn a_pod_that_failed_this_request_is_the_last_to_be_tried_again() {
+        let of = |standing| View { standing, ..IDLE };
+        let (out, failed) = (of(Standing::Out), of(Standing::FailedThis));
+        for drawn in [0, 1] {
+            assert_eq!(choose(2, |i| [failed, out][i], |n| drawn % n), Some(1));
+            assert_eq!(choose(2, |i| [out, failed][i], |n| drawn % n), Some(0));
+        }
+        for turn in [0, 1] {
+            assert_eq!(in_turn(2, turn, |i| [failed, out][i]).unwrap().0, 1);
+            assert_eq!(in_turn(2, turn, |i| [out, failed][i]).unwrap().0, 0);
+        }
     }
 
     #[test]
@@ -187,7 +212,7 @@ mod tests {
     #[test]
     fn in_turn_each_pod_gets_as_many_also_when_one_is_passed_over() {
         let out = View {
-            is_out: true,
+            standing: Standing::Out,
             ..IDLE
         };
         let full = View {
@@ -229,7 +254,7 @@ mod tests {
             .map(|k| sticky(5, split::mix(k), |_| IDLE, |i| i as u64).unwrap())
             .collect();
         let gone = View {
-            is_out: true,
+            standing: Standing::Out,
             ..IDLE
         };
         for (k, had) in before.iter().enumerate() {
@@ -255,18 +280,23 @@ mod tests {
     proptest! {
         #[test]
         fn who_is_chosen_has_room_and_someone_is_chosen_when_anyone_has(
-            pods in prop::collection::vec((0_u32..9, any::<bool>(), any::<bool>()), 0..9), seed: u64,
+            pods in prop::collection::vec((0_u32..9, any::<bool>(), 0..3_usize), 0..9), seed: u64,
         ) {
-            let view = |i: usize| View { outstanding: pods[i].0, has_room: pods[i].1, is_out: pods[i].2, warmth: 1.0 };
+            let view = |i: usize| View {
+                outstanding: pods[i].0,
+                has_room: pods[i].1,
+                standing: [Standing::Good, Standing::Out, Standing::FailedThis][pods[i].2],
+                warmth: 1.0,
+            };
             let mut random = fastrand::Rng::with_seed(seed);
-            let chosen = choose(pods.len(), view, |n| random.usize(0..n));
-            match chosen {
-                None => prop_assert!(pods.iter().all(|pod| !pod.1)),
-                Some(i) => {
-                    prop_assert!(pods[i].1);
-                    let any_good = (0..pods.len()).any(|i| view(i).is_good());
-                    prop_assert_eq!(view(i).is_good(), any_good);
-                }
+            let with_room = (0..pods.len()).filter(|i| pods[*i].1);
+            let best = with_room.map(|i| view(i).standing).min();
+            for chosen in [
+                choose(pods.len(), view, |n| random.usize(0..n)),
+                in_turn(pods.len(), random.usize(..), view).map(|(i, _)| i),
+            ] {
+                prop_assert!(chosen.is_none_or(|i| pods[i].1));
+                prop_assert_eq!(chosen.map(|i| view(i).standing), best);
             }
         }
     }

@@ -302,7 +302,8 @@ fn beside(mirror: &Mirror) -> Revision {
     }
 }
 
-/// The pods of a revision: those that requests go to, and all. A new one beside older ones begins slowly.
+/// The pods of a revision: those that requests go to, and all. A new one beside older ones begins slowly, and one that
+/// became ready again is not left out for what it did before: its container may have been started anew.
 fn pods(
     revision: &Revision,
     before: Option<&Arc<LiveRevision>>,
@@ -322,9 +323,14 @@ fn pods(
         .filter_map(|one| known.get(&one.address))
         .map(Arc::clone)
         .collect();
-    if let Some(before) = before.filter(|had| !had.pods.is_empty()) {
+    if let Some(before) = before {
         let is_new = |pod: &&Arc<Pod>| before.pods.iter().all(|had| had.address != pod.address);
-        pods.iter().filter(is_new).for_each(|pod| pod.joins());
+        for pod in pods.iter().filter(is_new) {
+            pod.comes_back();
+            if !before.pods.is_empty() {
+                pod.joins();
+            }
+        }
     }
     (pods, known)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    balance::{self, SLOW_START, View},
+    balance::{self, SLOW_START, Standing, View},
     outlier::Record,
     pool::Pool,
     split,
@@ -53,6 +53,13 @@ impl Pod {
         self.joined.store(millis.max(1), Ordering::Relaxed);
     }
 
+    /// It became ready: what failed before says nothing of it now.
+    pub fn comes_back(&self) {
+        let mut record = self.record();
+        record.succeeded();
+        self.is_suspect.store(false, Ordering::Relaxed);
+    }
+
     /// As it stands now. `limit`: the requests that this router may have there.
     #[must_use]
     pub fn view(&self, limit: u32, avoid: &[SocketAddr]) -> View {
@@ -60,7 +67,13 @@ impl Pod {
         View {
             outstanding,
             has_room: outstanding < limit,
-            is_out: avoid.contains(&self.address) || self.is_out(),
+            standing: if avoid.contains(&self.address) {
+                Standing::FailedThis
+            } else if self.is_out() {
+                Standing::Out
+            } else {
+                Standing::Good
+            },
             warmth: self.warmth(),
         }
     }
@@ -155,10 +168,15 @@ mod tests {
         let put_out: Vec<bool> = (0..5).map(|_| pod.failed(true)).collect();
         assert_eq!(put_out, [false, false, false, false, true]);
         pod.succeeded();
-        assert!(pod.view(9, &[]).is_out);
+        assert_eq!(pod.view(9, &[]).standing, Standing::Out);
         let other = Pod::new(([127, 0, 0, 1], 2).into());
-        assert!(other.view(9, &[other.address]).is_out && !other.view(9, &[]).is_out);
+        let avoided = other.view(9, &[other.address]).standing;
+        assert_eq!(avoided, Standing::FailedThis);
+        assert_eq!(other.view(9, &[]).standing, Standing::Good);
         other.joins();
         assert!(other.view(9, &[]).warmth < 0.2 && pod.view(9, &[]).warmth == 1.0);
+        pod.comes_back();
+        assert_eq!(pod.view(9, &[]).standing, Standing::Good);
+        assert!(!pod.failed(true), "five in a row again");
     }
 }

@@ -109,6 +109,50 @@ async fn a_request_whose_pod_takes_no_connection_goes_to_another_one() {
     assert_eq!(router.metric(EJECTIONS).await, 1.0);
 }
 
+/// A pod that closes each connection after its answer, so that it is gone with its task.
+async fn closing() -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_request_that_one_pod_failed_goes_to_one_that_is_left_out_rather_than_there_again() {
+    for balancing in ["LeastRequest", "RoundRobin"] {
+        let (killed, serving) = closing().await;
+        let restarted = nobody().await;
+        let state = cats(
+            &[("cats-1", 100, &[killed, restarted])],
+            &format!("balancing: {{kind: {balancing}}}"),
+        );
+        let router = Router::start(&state, &[]);
+        let mut client = Client::new(router.http, "cats.demo");
+        while router.metric(EJECTIONS).await == 0.0 {
+            assert_eq!(client.get("/v2").await.unwrap().code, 200);
+        }
+        // It is back, and still left out when the other one is killed.
+        let listener = TcpListener::bind(restarted).await.unwrap();
+        let back = Pod::listening("back", listener);
+        serving.abort();
+        for _ in 0..20 {
+            let answer = client.get("/v2").await.unwrap();
+            assert_eq!(answer.code, 200, "{balancing}: {}", answer.error());
+        }
+        assert!(back.hits() >= 20);
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_got_no_byte_of_an_answer_is_sent_again_while_its_body_is_kept() {
     let good = Pod::start("good").await;

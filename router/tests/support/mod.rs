@@ -395,7 +395,10 @@ struct About {
 
 impl Pod {
     pub async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::listening(name, TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub fn listening(name: &str, listener: TcpListener) -> Self {
         let address = listener.local_addr().unwrap();
         let about = About {
             name: name.into(),

@@ -159,7 +159,8 @@ async fn a_canary_that_fails_is_slow_wrong_dies_or_is_of_another_signature_is_ta
                 name: "slow",
                 change: model("slow"),
                 reasons: &["EvidenceAgainst"],
-                says: "requests slower than the stable revision's 95th percentile: ",
+                // Of its requests, or of the runs in its pods: whichever is sure first.
+                says: "slower than the stable revision's 95th percentile: ",
                 has_traffic: true,
             },
             Bad {
