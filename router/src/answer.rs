@@ -55,8 +55,8 @@ pub struct Flight {
     source: Source<Upload>,
     end: End,
     is_grpc: bool,
-    /// From the arrival to the head of the answer.
-    took: Duration,
+    /// From the arrival to the head of the answer, where the pod was warm.
+    took: Option<Duration>,
     /// What the pod says that its run took.
     ran: Option<Duration>,
     line: Option<Box<Line>>,
@@ -123,6 +123,7 @@ impl Flight {
     ) -> Self {
         let took = arrived.elapsed();
         place.revision.meter.latency.observe(took);
+        let is_cold = place.pod.answered_cold();
         let (code, headers) = head;
         let end = if is_grpc {
             // Without a status an answer has ended too early: UNKNOWN.
@@ -136,8 +137,8 @@ impl Flight {
             source,
             end,
             is_grpc,
-            took,
-            ran: headers::run(headers),
+            took: (!is_cold).then_some(took),
+            ran: headers::run(headers).filter(|_| !is_cold),
             line,
         }
     }

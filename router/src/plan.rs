@@ -122,7 +122,7 @@ impl Plan {
                     },
                     |had| (Arc::clone(&had.name), Arc::clone(&had.meter)),
                 );
-                let (pods, known) = pods(revision, had);
+                let (pods, known) = pods(revision, had, before.is_some());
                 let turn = (service.routing.balancing == Balancing::RoundRobin)
                     .then(|| had.and_then(|had| had.turn.clone()).unwrap_or_default());
                 Arc::new(LiveRevision {
@@ -302,11 +302,13 @@ fn beside(mirror: &Mirror) -> Revision {
     }
 }
 
-/// The pods of a revision: those that requests go to, and all. A new one beside older ones begins slowly, and one that
-/// became ready again is not left out for what it did before: its container may have been started anew.
+/// The pods of a revision: those that requests go to, and all. One that became ready is cold, and not left out for what it
+/// did before: its container may have been started anew. Beside older ones it begins slowly. Those that are there when the
+/// router meets the service (`is_known` is false) may have been there for long.
 fn pods(
     revision: &Revision,
     before: Option<&Arc<LiveRevision>>,
+    is_known: bool,
 ) -> (Vec<Arc<Pod>>, HashMap<SocketAddr, Arc<Pod>>) {
     let known: HashMap<SocketAddr, Arc<Pod>> = revision
         .endpoints
@@ -323,13 +325,12 @@ fn pods(
         .filter_map(|one| known.get(&one.address))
         .map(Arc::clone)
         .collect();
-    if let Some(before) = before {
-        let is_new = |pod: &&Arc<Pod>| before.pods.iter().all(|had| had.address != pod.address);
-        for pod in pods.iter().filter(is_new) {
-            pod.comes_back();
-            if !before.pods.is_empty() {
-                pod.joins();
-            }
+    let older = before.map(|had| &*had.pods).unwrap_or_default();
+    let is_new = |pod: &&Arc<Pod>| older.iter().all(|had| had.address != pod.address);
+    for pod in pods.iter().filter(is_new).filter(|_| is_known) {
+        pod.begins();
+        if !older.is_empty() {
+            pod.joins();
         }
     }
     (pods, known)

@@ -16,6 +16,9 @@ use crate::{
     split,
 };
 
+/// So many answers it takes until a pod is warm: its connections, caches and arenas are made by the first ones.
+pub const COLD: u32 = 20;
+
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A pod. It lives as long as a table names it or a request is with it.
@@ -28,6 +31,8 @@ pub struct Pod {
     outstanding: AtomicU32,
     /// Milliseconds after [`START`] at which it joined pods that were there already; 0 for one that needs no sparing.
     joined: AtomicU64,
+    /// Answers until it is warm.
+    cold: AtomicU32,
     /// Whether the record holds anything: an answer that is fine need not look at it then.
     is_suspect: AtomicBool,
     record: Mutex<Record>,
@@ -42,6 +47,7 @@ impl Pod {
             pool: Pool::new(address),
             outstanding: AtomicU32::new(0),
             joined: AtomicU64::new(0),
+            cold: AtomicU32::new(0),
             is_suspect: AtomicBool::new(false),
             record: Mutex::default(),
         }
@@ -53,8 +59,9 @@ impl Pod {
         self.joined.store(millis.max(1), Ordering::Relaxed);
     }
 
-    /// It became ready: what failed before says nothing of it now.
-    pub fn comes_back(&self) {
+    /// It became ready: what failed before says nothing of it now, and it is cold.
+    pub fn begins(&self) {
+        self.cold.store(COLD, Ordering::Relaxed);
         let mut record = self.record();
         record.succeeded();
         self.is_suspect.store(false, Ordering::Relaxed);
@@ -76,6 +83,15 @@ impl Pod {
             },
             warmth: self.warmth(),
         }
+    }
+
+    /// It answered. Whether that was while it was cold: how long it took says little of those to come.
+    pub fn answered_cold(&self) -> bool {
+        self.cold.load(Ordering::Relaxed) > 0
+            && self
+                .cold
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+                .is_ok()
     }
 
     fn warmth(&self) -> f64 {
@@ -175,7 +191,10 @@ mod tests {
         assert_eq!(other.view(9, &[]).standing, Standing::Good);
         other.joins();
         assert!(other.view(9, &[]).warmth < 0.2 && pod.view(9, &[]).warmth == 1.0);
-        pod.comes_back();
+        assert!(!pod.answered_cold());
+        pod.begins();
+        let cold: Vec<bool> = (0..COLD + 2).map(|_| pod.answered_cold()).collect();
+        assert_eq!(cold.iter().filter(|cold| **cold).count(), 20);
         assert_eq!(pod.view(9, &[]).standing, Standing::Good);
         assert!(!pod.failed(true), "five in a row again");
     }

@@ -373,7 +373,7 @@ impl Proxy {
             // Given away to a connection that is no longer one of HTTP.
             let Some(held) = place else {
                 if let (Ok(_), Some(charged)) = (&sent, &passing.want.charged) {
-                    charged.ended(passing.arrived.elapsed(), false);
+                    charged.ended(Some(passing.arrived.elapsed()), false);
                 }
                 return sent
                     .map(|answered| (None, answered))
@@ -442,7 +442,7 @@ enum Routed {
 /// Counts a request that the router answers with an error because of its pods.
 fn failed(charged: Option<&Arc<Counts>>, arrived: Instant) {
     if let Some(charged) = charged {
-        charged.ended(arrived.elapsed(), true);
+        charged.ended(Some(arrived.elapsed()), true);
     }
 }
 

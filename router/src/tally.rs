@@ -33,7 +33,7 @@ pub fn key(generation: Option<u64>) -> u64 {
 #[derive(Debug)]
 pub struct Counts {
     revision: Box<str>,
-    histogram: OnceLock<Box<Histogram>>,
+    ended: OnceLock<Box<Ended>>,
     /// What pods say that their runs took.
     runs: OnceLock<Box<Buckets>>,
     compared: AtomicU64,
@@ -48,9 +48,11 @@ pub struct Counts {
 #[derive(Debug)]
 struct Buckets([AtomicU64; BOUNDS + 1]);
 
-#[derive(Debug)]
-struct Histogram {
-    buckets: Buckets,
+#[derive(Debug, Default)]
+struct Ended {
+    times: Buckets,
+    /// Whose times are no measure.
+    untimed: AtomicU64,
     bad: AtomicU64,
 }
 
@@ -98,7 +100,7 @@ impl Counts {
     fn new(revision: &str) -> Self {
         Self {
             revision: revision.into(),
-            histogram: OnceLock::new(),
+            ended: OnceLock::new(),
             runs: OnceLock::new(),
             compared: AtomicU64::new(0),
             differed: AtomicU64::new(0),
@@ -113,18 +115,17 @@ impl Counts {
         *self.revision == *revision
     }
 
-    /// Counts a request that took so long from its arrival to the head of its answer.
-    pub fn ended(&self, took: Duration, is_bad: bool) {
-        let histogram = self.histogram.get_or_init(|| {
-            Box::new(Histogram {
-                buckets: Buckets::default(),
-                bad: AtomicU64::new(0),
-            })
-        });
-        histogram.buckets.add(took);
+    /// Counts a request that took so long from its arrival to the head of its answer; `None` where that is no measure
+    /// of the revision, for its pod was cold.
+    pub fn ended(&self, took: Option<Duration>, is_bad: bool) {
+        let ended = self.ended.get_or_init(Box::default);
+        match took {
+            Some(took) => ended.times.add(took),
+            None => _ = ended.untimed.fetch_add(1, Ordering::Relaxed),
+        }
         if is_bad {
             // Who reads this one, read first, reads the request too.
-            histogram.bad.fetch_add(1, Ordering::Release);
+            ended.bad.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -177,8 +178,8 @@ impl Counts {
 
     /// All its counters together: whatever is counted makes it grow.
     fn sum(&self) -> u64 {
-        let histogram = self.histogram.get().into_iter();
-        let counters = histogram.flat_map(|all| all.buckets.0.iter().chain([&all.bad]));
+        let ended = self.ended.get().into_iter();
+        let counters = ended.flat_map(|all| all.times.0.iter().chain([&all.untimed, &all.bad]));
         let runs = self.runs.get().into_iter().flat_map(|runs| &runs.0);
         let counters = counters.chain(runs).chain([&self.compared, &self.differed]);
         counters.map(|count| count.load(Ordering::Relaxed)).sum()
@@ -197,13 +198,13 @@ impl Counts {
                 .unwrap_or_default(),
             ..Outcome::default()
         };
-        let Some(histogram) = self.histogram.get() else {
+        let Some(ended) = self.ended.get() else {
             return pairs;
         };
-        let bad = histogram.bad.load(Ordering::Acquire);
-        let latency = histogram.buckets.counts();
+        let bad = ended.bad.load(Ordering::Acquire);
+        let latency = ended.times.counts();
         Outcome {
-            requests: latency.values().sum(),
+            requests: latency.values().sum::<u64>() + ended.untimed.load(Ordering::Relaxed),
             bad,
             latency,
             ..pairs
@@ -334,15 +335,15 @@ mod tests {
         let tally = Tally::default();
         let first = tally.turn(1, ["a"].into_iter());
         let second = tally.turn(2, ["a", "b"].into_iter());
-        first[0].ended(MS, true);
-        second[0].ended(MS, false);
-        second[1].ended(MS, false);
+        first[0].ended(Some(MS), true);
+        second[0].ended(Some(MS), false);
+        second[1].ended(Some(MS), false);
         assert_eq!(requests(&tally, 1, "a"), Some((1, 1)));
         assert_eq!(requests(&tally, 2, "a"), Some((1, 0)));
         assert_eq!(requests(&tally, 2, "b"), Some((1, 0)));
         // It arrived under the first and was given to a revision that came later.
-        tally.of(1, "b").ended(MS, false);
-        tally.of(1, "b").ended(MS, false);
+        tally.of(1, "b").ended(Some(MS), false);
+        tally.of(1, "b").ended(Some(MS), false);
         assert_eq!(requests(&tally, 1, "b"), Some((2, 0)));
     }
 
@@ -350,13 +351,13 @@ mod tests {
     fn the_newest_generations_are_kept_and_one_that_comes_back_counts_on() {
         let tally = Tally::default();
         for generation in 1..=5 {
-            tally.turn(generation, ["a"].into_iter())[0].ended(MS, false);
+            tally.turn(generation, ["a"].into_iter())[0].ended(Some(MS), false);
         }
         let kept = |tally: &Tally| tally.generations().into_keys().collect::<Vec<_>>();
         assert_eq!(kept(&tally), [3, 4, 5]);
-        tally.of(1, "a").ended(MS, false);
+        tally.of(1, "a").ended(Some(MS), false);
         assert_eq!(kept(&tally), [3, 4, 5], "nobody reads those any more");
-        tally.turn(3, ["a"].into_iter())[0].ended(MS, false);
+        tally.turn(3, ["a"].into_iter())[0].ended(Some(MS), false);
         assert_eq!(requests(&tally, 3, "a"), Some((2, 0)));
         tally.turn(1, ["a"].into_iter());
         assert_eq!(kept(&tally), [1, 3, 5], "the oldest by use goes");
@@ -367,7 +368,7 @@ mod tests {
         let tally = Tally::default();
         for n in 0..100 {
             let name = format!("r-{n}");
-            tally.turn(0, ["stays", &name].into_iter())[0].ended(MS, false);
+            tally.turn(0, ["stays", &name].into_iter())[0].ended(Some(MS), false);
         }
         assert_eq!(tally.generations()[&0].len(), PAST + 2);
         assert_eq!(requests(&tally, 0, "stays"), Some((100, 0)));
@@ -386,7 +387,7 @@ mod tests {
         let before = mark();
         let _ = tally.turn(1, ["a"].into_iter());
         assert_eq!(mark(), before, "nothing is new");
-        counts[0].ended(MS, false);
+        counts[0].ended(Some(MS), false);
         assert_ne!(mark(), before);
         let before = mark();
         let _ = tally.turn(1, ["a", "b"].into_iter());
@@ -414,7 +415,7 @@ mod tests {
         };
         assert_eq!(pairs(&tally), (0, 2, 1));
         assert!(tally.examples().is_empty());
-        counts[0].ended(MS, false);
+        counts[0].ended(Some(MS), false);
         assert_eq!(pairs(&tally), (1, 2, 1));
     }
 
@@ -468,7 +469,7 @@ mod tests {
             let tally = Tally::default();
             let counts = tally.turn(1, ["a"].into_iter());
             for (micros, is_bad) in &ends {
-                counts[0].ended(Duration::from_micros(*micros), *is_bad);
+                counts[0].ended(Some(Duration::from_micros(*micros)), *is_bad);
             }
             let bad = ends.iter().filter(|(_, is_bad)| *is_bad).count() as u64;
             prop_assert_eq!(requests(&tally, 1, "a"), Some((ends.len() as u64, bad)));

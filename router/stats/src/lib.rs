@@ -76,11 +76,12 @@ pub struct Outcome {
     /// another pod did not mend.
     pub bad: u64,
     /// From the arrival to the head of the answer, time in the line included: requests by the bucket of [`latency`]; a
-    /// bucket without requests is left out.
+    /// bucket without requests is left out. Of answers of pods that are warm: the first twenty that a router gets of a pod
+    /// which became ready tell of its start. So these are fewer than `requests`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub latency: BTreeMap<u16, u64>,
     /// What the pods themselves say that their runs took, time in their queues left out: requests by the bucket, as in
-    /// `latency`. Of answers whose pods say it, and that came from the revision that the request was first given to.
+    /// `latency`, of warm pods. Of answers whose pods say it, and that came from the revision that the request was first given to.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub runs: BTreeMap<u16, u64>,
     /// Copies of requests whose answers were compared with the user's: of the revision that copies go to, with the
