@@ -8,6 +8,7 @@
 //! No I/O, no clock, no randomness, no async: `now` is a parameter, and the same inputs give the same
 //! plan. `cargo check -p ortolan-core` alone proves that no client is in reach.
 
+pub mod autoscale;
 pub mod backoff;
 pub mod build;
 pub mod drift;
