@@ -49,8 +49,8 @@ pub fn judge(place: &Place, sent: &Result<exchange::Answered, Failed>) -> Option
             (true, Some(Cause::Busy))
         }
         Ok((answer, _)) => {
-            let is_wanted = answer.headers().contains_key(header::RETRY_AFTER);
-            (!answer.status().is_server_error() || is_wanted, None)
+            let is_wanted = || answer.headers().contains_key(header::RETRY_AFTER);
+            (!answer.status().is_server_error() || is_wanted(), None)
         }
         Err(Failed::Connect(_)) => (false, Some(Cause::Connect)),
         Err(Failed::Lost(_)) => (false, Some(Cause::Lost)),

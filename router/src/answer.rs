@@ -12,13 +12,13 @@ use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
 
 use crate::{
     access::Line,
+    alarm::Alarm,
     body::{Source, Upload},
     copies::Sample,
-    headers,
+    headers::{self, GRPC_STATUS},
     live::Place,
     metrics::End,
     pool::{Call, One},
@@ -42,7 +42,9 @@ pub struct Streamed {
     flight: Flight,
     /// The longest pause between two parts; none for streams.
     patience: Option<Duration>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// Until when the next part is waited for.
+    waiting: Option<tokio::time::Instant>,
+    alarm: Alarm,
     has_ended: bool,
     /// Copied when it has gone out.
     copy: Option<Box<Sample>>,
@@ -90,7 +92,7 @@ impl Answer {
     pub fn streamed(
         body: Incoming,
         flight: Flight,
-        patience: Option<Duration>,
+        (alarm, patience): (Alarm, Option<Duration>),
         copy: Option<Box<Sample>>,
     ) -> Self {
         Self::Streamed(Box::new(Streamed {
@@ -98,6 +100,7 @@ impl Answer {
             flight,
             patience,
             waiting: None,
+            alarm,
             has_ended: false,
             copy,
         }))
@@ -106,7 +109,7 @@ impl Answer {
 
 /// The code in a head or behind a body.
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    let value = headers.get("grpc-status").map(HeaderValue::to_str)?;
+    let value = headers.get(GRPC_STATUS).map(HeaderValue::to_str)?;
     value.ok()?.parse().ok()
 }
 
@@ -181,10 +184,10 @@ impl Streamed {
             let Some(patience) = self.patience else {
                 return Poll::Pending;
             };
-            let waiting = self
+            let until = *self
                 .waiting
-                .get_or_insert_with(|| Box::pin(sleep(patience)));
-            ready!(waiting.as_mut().poll(cx));
+                .get_or_insert_with(|| tokio::time::Instant::now() + patience);
+            ready!(self.alarm.poll(until, cx));
             self.breaks();
             let message = format!("nothing of the answer came for {} s", patience.as_secs());
             return Poll::Ready(Some(Err(message.into())));

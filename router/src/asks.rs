@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Chooses a revision, where the service allows it.
-const REVISION: HeaderName = HeaderName::from_static("x-ortolan-revision");
+pub const REVISION: HeaderName = HeaderName::from_static("x-ortolan-revision");
 /// `{live: true}`, `{ready: true}` and `{status: SERVING}`: field 1 is 1, as a message of gRPC.
 const YES: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 
@@ -53,7 +53,7 @@ pub fn check_protocol(parts: &Parts, is_grpc: bool) -> Result<(), Refusal> {
             message,
         ));
     }
-    if parts.headers.get_all(header::HOST).iter().count() > 1 {
+    if parts.headers.get_all(header::HOST).iter().nth(1).is_some() {
         let message = "the request has more than one Host";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "host", message));
     }
@@ -86,14 +86,14 @@ pub fn forwarded(uri: &Uri, prefix: usize, authority: Option<&HeaderValue>) -> U
     Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
 }
 
-/// Which revisions may answer: the one that is named, those that hold the version, or all.
+/// Which revisions may answer: the one that is named in a header, those that hold the version, or all.
 ///
 /// # Errors
 /// When there is no such revision or version, or none may be named.
 pub fn choice(
     live: &Live,
     plan: &Plan,
-    headers: &HeaderMap,
+    named: Option<&HeaderValue>,
     meaning: &Meaning<'_>,
 ) -> Result<Choice, Refusal> {
     let unknown = |what: &str, wanted: &str, there: Vec<&str>| {
@@ -106,7 +106,7 @@ pub fn choice(
         let message = format!("{} has no {what} {wanted}; there is: {there}", live.name);
         Refusal::new(StatusCode::NOT_FOUND, what_word(what), message)
     };
-    if let Some(wanted) = headers.get(REVISION) {
+    if let Some(wanted) = named {
         if plan.settings().revision_header == RevisionHeader::Deny {
             let message = format!(
                 "{} does not let requests choose a revision: leave x-ortolan-revision out, or allow it with revisionHeader: Allow",

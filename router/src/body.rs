@@ -24,7 +24,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use ortolan_linger::Lingering;
-use tokio::time::{Sleep, sleep};
+use tokio::time::Instant;
+
+use crate::alarm::Alarm;
 
 /// A client's body: one that still comes when its request was answered is read and thrown away, so that the client
 /// reads the answer.
@@ -88,8 +90,8 @@ impl Memory {
 pub struct Rules {
     /// The longest that is let through; none for streams.
     pub longest: Option<u64>,
-    /// The longest pause between two parts; none for streams.
-    pub patience: Option<Duration>,
+    /// The longest pause between two parts, and what tells of its end; none for streams.
+    pub patience: Option<(Duration, Alarm)>,
     /// The most that is kept of it.
     pub kept: usize,
     /// What is kept of all.
@@ -116,7 +118,8 @@ struct Inner<B> {
     seen: u64,
     newest: u32,
     fault: Option<Fault>,
-    waiting: Option<Pin<Box<Sleep>>>,
+    /// Until when the next part is waited for.
+    waiting: Option<Instant>,
 }
 
 /// The body of one request. Clones are the same body.
@@ -263,14 +266,15 @@ where
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         let Poll::Ready(frame) = polled else {
-            let Some(patience) = self.rules.patience else {
+            let Some((patience, alarm)) = &self.rules.patience else {
                 return Poll::Pending;
             };
-            let waiting = self
+            let until = *self
                 .waiting
-                .get_or_insert_with(|| Box::pin(sleep(patience)));
-            ready!(waiting.as_mut().poll(cx));
-            return self.fails(Fault::Stalled(patience));
+                .get_or_insert_with(|| Instant::now() + *patience);
+            ready!(alarm.poll(until, cx));
+            let fault = Fault::Stalled(*patience);
+            return self.fails(fault);
         };
         self.waiting = None;
         match frame {

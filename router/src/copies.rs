@@ -32,6 +32,7 @@ use tokio::{
 
 use crate::{
     access,
+    alarm::Alarm,
     answer::Connection,
     body::{Memory, Rules, Source},
     compare::{NO_CLASS, Verdict, difference::hex},
@@ -192,7 +193,7 @@ fn is_comparable<B>(seen: &Seen<'_, B>) -> bool {
 }
 
 fn marked(head: &Head) -> Head {
-    let mut head = head.clone();
+    let mut head = head.again();
     head.headers.remove(header::ACCEPT_ENCODING);
     head.headers.insert(SHADOW, HeaderValue::from_static("1"));
     head
@@ -286,7 +287,8 @@ impl Sample {
             memory: Arc::clone(&self.memory),
         };
         let source = Source::new(Full::new(body.clone()), rules);
-        match exchange::to(&spare.pod, &self.head, &source, deadline).await {
+        let (mut head, alarm) = (self.head.again(), Alarm::default());
+        match exchange::to(&spare.pod, &mut head, &source, (&alarm, deadline)).await {
             Ok(answered) => read(answered, &spare.pod, &source, deadline).await,
             Err(Failed::Late) => Asked::Late,
             Err(_) => Asked::Lost,

@@ -99,18 +99,22 @@ impl Directory {
         path: &str,
     ) -> Result<Found, Lost> {
         let services = self.services.load();
-        let named = |namespace: &str, name: &str, prefix| match services
-            .by_name
-            .get(&*format!("{namespace}/{name}"))
-        {
-            Some(live) => Ok(Found {
-                live: Arc::clone(live),
-                prefix,
-            }),
-            None => Err(Lost::Service {
-                namespace: namespace.chars().take(64).collect(),
-                name: name.chars().take(64).collect(),
-            }),
+        let named = |namespace: &str, name: &str, prefix| {
+            // As the key is written, without the machinery of formats: for each request.
+            let mut key = String::with_capacity(namespace.len() + 1 + name.len());
+            key.push_str(namespace);
+            key.push('/');
+            key.push_str(name);
+            match services.by_name.get(&*key) {
+                Some(live) => Ok(Found {
+                    live: Arc::clone(live),
+                    prefix,
+                }),
+                None => Err(Lost::Service {
+                    namespace: namespace.chars().take(64).collect(),
+                    name: name.chars().take(64).collect(),
+                }),
+            }
         };
         match self.names.target(header, authority, path)? {
             Target::Service {

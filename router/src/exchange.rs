@@ -3,13 +3,18 @@
 //! Output: the answer, or how far the request came. A connection that was closed while it waited for its next request
 //! is no failure: nothing was sent, and another one is taken.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use std::pin::pin;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+};
 use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
+    alarm::Alarm,
     answer::Connection,
     body::{Outgoing, Source},
     live::Place,
@@ -17,17 +22,20 @@ use crate::{
     pool::ConnectError,
 };
 
-/// A request's head as pods get it.
-#[derive(Clone, Debug)]
+/// A request's head as pods get it. The first try takes the headers with it, and what is kept for the next one is cheaper
+/// than a map of them.
+#[derive(Debug)]
 pub struct Head {
     /// The method.
     pub method: Method,
     /// The path and query, for gRPC the authority, too.
     pub uri: Uri,
-    /// Without what ends at the router.
+    /// Without what ends at the router; until the first try.
     pub headers: HeaderMap,
     /// Over HTTP/2.
     pub is_grpc: bool,
+    /// Since the first try, the headers.
+    kept: Option<Vec<(HeaderName, HeaderValue)>>,
 }
 
 /// How a try failed.
@@ -48,11 +56,39 @@ pub enum Failed {
 pub type Answered = (Response<Incoming>, Connection);
 
 impl Head {
-    fn request(&self, body: Outgoing) -> Request<Outgoing> {
+    /// Of a request that was not tried yet.
+    #[must_use]
+    pub const fn new(method: Method, uri: Uri, headers: HeaderMap, is_grpc: bool) -> Self {
+        Self {
+            method,
+            uri,
+            headers,
+            is_grpc,
+            kept: None,
+        }
+    }
+
+    /// The same, tried or not, as one that was not.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let kept = self.kept.as_deref();
+        let headers = kept.map_or_else(|| self.headers.clone(), map);
+        Self::new(self.method.clone(), self.uri.clone(), headers, self.is_grpc)
+    }
+
+    fn request(&mut self, body: Outgoing) -> Request<Outgoing> {
+        let headers = match self.kept.as_deref() {
+            Some(kept) => map(kept),
+            None => {
+                let pairs = self.headers.iter();
+                self.kept = Some(pairs.map(|(n, value)| (n.clone(), value.clone())).collect());
+                std::mem::take(&mut self.headers)
+            }
+        };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = headers;
         *request.version_mut() = if self.is_grpc {
             Version::HTTP_2
         } else {
@@ -62,21 +98,29 @@ impl Head {
     }
 }
 
+fn map(kept: &[(HeaderName, HeaderValue)]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(kept.len());
+    for (name, value) in kept {
+        headers.append(name.clone(), value.clone());
+    }
+    headers
+}
+
 /// Sends the request to a pod.
 ///
 /// # Errors
-/// When no head of an answer came by `deadline`.
+/// When no head of an answer came by the deadline.
 pub async fn send<B>(
     place: &Option<Place>,
-    head: &Head,
+    head: &mut Head,
     source: &Source<B>,
-    deadline: Instant,
+    (alarm, deadline): (&Alarm, Instant),
 ) -> Result<Answered, Failed>
 where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
     match place {
-        Some(Place { pod, .. }) => to(pod, head, source, deadline).await,
+        Some(Place { pod, .. }) => to(pod, head, source, (alarm, deadline)).await,
         None => Err(Failed::Late),
     }
 }
@@ -87,26 +131,27 @@ where
 /// As [`send`].
 pub async fn to<B>(
     pod: &Pod,
-    head: &Head,
+    head: &mut Head,
     source: &Source<B>,
-    deadline: Instant,
+    (alarm, deadline): (&Alarm, Instant),
 ) -> Result<Answered, Failed>
 where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
-    let work = async {
+    let work = pin!(async {
         if head.is_grpc {
             two(pod, head, source).await
         } else {
             one(pod, head, source).await
         }
-    };
-    timeout_at(deadline, work)
+    });
+    alarm
+        .within(deadline, work)
         .await
         .unwrap_or(Err(Failed::Late))
 }
 
-async fn one<B>(pod: &Pod, head: &Head, source: &Source<B>) -> Result<Answered, Failed>
+async fn one<B>(pod: &Pod, head: &mut Head, source: &Source<B>) -> Result<Answered, Failed>
 where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
@@ -131,7 +176,7 @@ where
     }
 }
 
-async fn two<B>(pod: &Pod, head: &Head, source: &Source<B>) -> Result<Answered, Failed>
+async fn two<B>(pod: &Pod, head: &mut Head, source: &Source<B>) -> Result<Answered, Failed>
 where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
 {
@@ -158,15 +203,15 @@ where
 /// As [`send`].
 pub async fn upgrade(
     place: &mut Option<Place>,
-    head: &Head,
+    head: &mut Head,
     (protocol, client): (HeaderValue, OnUpgrade),
-    deadline: Instant,
+    (alarm, deadline): (&Alarm, Instant),
 ) -> Result<Answered, Failed> {
     let Some(held) = place.as_ref() else {
         return Err(Failed::Late);
     };
     let pod = std::sync::Arc::clone(&held.pod);
-    let work = async {
+    let work = pin!(async {
         let mut sender = pod.pool.open().await?;
         let mut request = head.request(Outgoing::none());
         let headers = request.headers_mut();
@@ -174,8 +219,9 @@ pub async fn upgrade(
         headers.insert(header::UPGRADE, protocol);
         let answer = sender.send_request(request).await.map_err(Failed::Lost)?;
         Ok::<_, Failed>((answer, sender))
-    };
-    let (mut answer, sender) = timeout_at(deadline, work)
+    });
+    let (mut answer, sender) = alarm
+        .within(deadline, work)
         .await
         .unwrap_or(Err(Failed::Late))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -6,52 +6,93 @@ use std::time::Duration;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING,
+        UPGRADE,
     },
 };
 
 /// Headers with this beginning are ours: what a client sends under such a name is not passed on.
 const OURS: &str = "x-ortolan-";
+/// A call's code, in a head or behind a body.
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Asks a pod to say how long its run took.
 pub const ASKS_RUN: HeaderName = HeaderName::from_static("x-ortolan-timing");
 /// How long a pod's run took, in microseconds. It ends here.
 const RUN: HeaderName = HeaderName::from_static("x-ortolan-run-us");
-/// Of one connection, beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 /// No `Connection` may take these away: they say what the message is.
 const KEPT: [HeaderName; 4] = [HOST, CONTENT_LENGTH, CONTENT_TYPE, COOKIE];
 
+/// What of a head ends here, by one look at it: heads have little of it, and a search for each name that there could be
+/// costs more than all else that is done with a head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// `Connection`, which may name others.
+    connection: bool,
+    /// Others that belong to one connection.
+    hop: bool,
+    /// Some whose names begin as ours do.
+    ours: bool,
+    expect: bool,
+    upgrade: bool,
+}
+
+impl Ends {
+    /// Of this head.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut ends = Self::default();
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => ends.connection = true,
+                "expect" => ends.expect = true,
+                "upgrade" => (ends.hop, ends.upgrade) = (true, true),
+                name if is_hop_by_hop(name) => ends.hop = true,
+                name => ends.ours |= name.starts_with(OURS),
+            }
+        }
+        ends
+    }
+
+    /// Whether a client wrote headers under names that are ours: some of them mean something before they end here.
+    #[must_use]
+    pub const fn has_ours(self) -> bool {
+        self.ours
+    }
+}
+
+/// Of one connection, beside `Connection` and those that it names.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "te" | "upgrade"
+            | "keep-alive"
+            | "http2-settings"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+    )
+}
+
 /// Takes out of a request's head what does not go on to the pod.
-pub fn of_request(headers: &mut HeaderMap) {
-    let takes_trailers = headers.get(TE).is_some_and(|te| {
-        te.as_bytes()
-            .windows(8)
-            .any(|word| word.eq_ignore_ascii_case(b"trailers"))
-    });
+pub fn of_request(headers: &mut HeaderMap, ends: Ends) {
+    let takes_trailers = ends.hop
+        && headers.get(TE).is_some_and(|te| {
+            te.as_bytes()
+                .windows(8)
+                .any(|word| word.eq_ignore_ascii_case(b"trailers"))
+        });
     // A body whose length is said twice is the one of the transfer coding; the other number is how smugglers begin.
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if ends.hop && headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    of_connection(headers);
-    // Answered by us when the body is asked for.
-    headers.remove(EXPECT);
-    let is_ours = |name: &&HeaderName| name.as_str().starts_with(OURS);
-    if headers.keys().any(|name| is_ours(&name)) {
-        let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
-        for name in ours {
-            headers.remove(name);
-        }
+    of_connection(headers, ends);
+    if ends.expect {
+        // Answered by us when the body is asked for.
+        headers.remove(EXPECT);
+    }
+    if ends.ours {
+        remove(headers, |name| name.starts_with(OURS));
     }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -60,8 +101,11 @@ pub fn of_request(headers: &mut HeaderMap) {
 
 /// Takes out of an answer's head what does not go on to the client.
 pub fn of_answer(headers: &mut HeaderMap) {
-    of_connection(headers);
-    headers.remove(RUN);
+    let ends = Ends::of(headers);
+    of_connection(headers, ends);
+    if ends.ours {
+        headers.remove(RUN);
+    }
 }
 
 /// How long the pod says that its run took.
@@ -71,21 +115,33 @@ pub fn run(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_micros(micros))
 }
 
-fn of_connection(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
+fn of_connection(headers: &mut HeaderMap, ends: Ends) {
+    if ends.connection {
         let named: Vec<HeaderName> = headers
             .get_all(CONNECTION)
             .iter()
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
-            .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+            .map(str::trim)
+            // What it mostly says, and what is taken away below.
+            .filter(|name| !name.eq_ignore_ascii_case("keep-alive"))
+            .filter_map(|name| HeaderName::try_from(name).ok())
             .filter(|name| !KEPT.contains(name))
             .collect();
         for name in named {
             headers.remove(name);
         }
+        headers.remove(CONNECTION);
     }
-    for name in &HOP_BY_HOP {
+    if ends.hop {
+        remove(headers, is_hop_by_hop);
+    }
+}
+
+fn remove(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let meant = headers.keys().filter(|name| is_meant(name.as_str()));
+    let meant: Vec<HeaderName> = meant.cloned().collect();
+    for name in meant {
         headers.remove(name);
     }
 }
@@ -102,7 +158,10 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The protocol that a request of HTTP/1.1 asks to go over to. HTTP/2 is none: its clients begin with it.
 #[must_use]
-pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+pub fn upgrade(headers: &HeaderMap, ends: Ends) -> Option<HeaderValue> {
+    if !ends.upgrade {
+        return None;
+    }
     let wanted = headers.get(UPGRADE)?;
     let connection = headers.get(CONNECTION)?.to_str().ok()?;
     let asks = connection
@@ -167,7 +226,8 @@ mod tests {
             ("traceparent", "00-1-2-01"),
             ("authorization", "Bearer x"),
         ]);
-        of_request(&mut request);
+        let ends = Ends::of(&request);
+        of_request(&mut request, ends);
         assert_eq!(
             names(&request),
             ["authorization", "content-length", "te", "traceparent"]
@@ -178,7 +238,8 @@ mod tests {
     #[test]
     fn a_length_beside_a_transfer_coding_is_not_believed() {
         let mut request = headers(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
-        of_request(&mut request);
+        let ends = Ends::of(&request);
+        of_request(&mut request, ends);
         assert!(request.is_empty());
     }
 
@@ -210,15 +271,14 @@ mod tests {
         ] {
             assert_eq!(is_grpc(&headers(&[("content-type", kind)])), is, "{kind}");
         }
-        let asks = |protocol| {
-            upgrade(&headers(&[
-                ("connection", "keep-alive, Upgrade"),
-                ("upgrade", protocol),
-            ]))
+        let of = |lines: &[(&str, &str)]| {
+            let headers = headers(lines);
+            upgrade(&headers, Ends::of(&headers))
         };
+        let asks = |protocol| of(&[("connection", "keep-alive, Upgrade"), ("upgrade", protocol)]);
         assert_eq!(asks("websocket").unwrap(), "websocket");
         assert!(asks("h2c").is_none() && asks("H2C").is_none());
-        assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
+        assert!(of(&[("upgrade", "websocket")]).is_none());
         let of = headers(&[("cookie", "a=1; who=me"), ("cookie", "b=2")]);
         assert_eq!(
             (cookie(&of, "who"), cookie(&of, "b"), cookie(&of, "c")),

@@ -16,6 +16,7 @@
 pub mod access;
 pub mod admin;
 pub mod again;
+pub mod alarm;
 pub mod answer;
 pub mod asks;
 pub mod balance;

@@ -32,6 +32,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    alarm::Alarms,
     phase::{Ending, Phase},
     proxy::Proxy,
 };
@@ -182,12 +183,16 @@ where
     );
     // The port is closed while this connection may go on.
     drop(port);
+    let alarms = Alarms::default();
+    // Over HTTP/1.1 one deadline follows the other.
+    let shared = (!speaks_two).then(|| alarms.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (proxy, ending) = (Arc::clone(&proxy), Arc::clone(&ending));
+        let alarms = shared.clone().unwrap_or_default();
         // In a box: an idle connection has no request, and need not have room for one.
         Box::pin(async move {
             let version = request.version();
-            let mut answer = proxy.answer(request, client).await;
+            let mut answer = proxy.answer(request, client, alarms).await;
             // HTTP/2 has no such header: its connections are told to end by GOAWAY.
             if version < Version::HTTP_2 && ending.is_draining() && answer.status() != 101 {
                 answer
@@ -221,7 +226,7 @@ where
         .await;
     } else {
         let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
+            .timer(alarms.answer)
             .header_read_timeout(heads.timeout)
             .max_headers(heads.count)
             .max_header_size(heads.bytes)

@@ -45,7 +45,11 @@ impl Meaning<'_> {
 /// Of a path of REST, without the query.
 #[must_use]
 pub fn rest(path: &str) -> Meaning<'_> {
+    let is_plain = !path.bytes().any(|byte| byte == b'%');
     let decoded = |segment| {
+        if is_plain {
+            return Cow::Borrowed(segment);
+        }
         percent_decode_str(segment)
             .decode_utf8()
             .unwrap_or(Cow::Borrowed(segment))

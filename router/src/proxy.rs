@@ -23,17 +23,18 @@ use tower::retry::budget::Budget;
 use crate::{
     access::{self, Line},
     again::{self, Cause, judge, late, put_aside},
+    alarm::{Alarm, Alarms},
     answer::{Answer, Flight},
-    asks::{at_zero, authority, check_protocol, choice, forwarded, keys},
+    asks::{REVISION, at_zero, authority, check_protocol, choice, forwarded, keys},
     body::{Memory, Rules, Source, Upload},
     copies::{self, Sample, Seen},
     directory::Directory,
     exchange::{self, Head},
-    headers,
+    headers::{self, Ends},
     live::{Live, NoPlace, Place},
     metrics::{End, Metrics},
     paths::{self, Purpose},
-    plan::Want,
+    plan::{Plan, Want},
     rate::Limiter,
     refusal::Refusal,
     tally::Counts,
@@ -78,6 +79,8 @@ pub struct Proxy {
 /// A request that may pass.
 struct Passing {
     live: Arc<Live>,
+    /// As the table said when it came.
+    plan: Arc<Plan>,
     head: Head,
     source: Source<Upload>,
     want: Want,
@@ -94,8 +97,13 @@ struct Passing {
 }
 
 impl Proxy {
-    /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>, client: SocketAddr) -> Response<Answer> {
+    /// Answers one request; its deadlines are the alarms'.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        client: SocketAddr,
+        alarms: Alarms,
+    ) -> Response<Answer> {
         let arrived = Instant::now();
         let request = Lingering::of(request);
         let is_two = request.version() == Version::HTTP_2;
@@ -106,10 +114,10 @@ impl Proxy {
             .then(|| Box::new(line(&request, client, arrived)));
         let routed = self
             .limit(&request, client, arrived)
-            .and_then(|()| self.route(request, is_grpc, arrived, &mut line));
+            .and_then(|()| self.route(request, is_grpc, (arrived, alarms.upload), &mut line));
         let answered = match routed {
             Ok(Routed::Answered(answer)) => Ok(*answer),
-            Ok(Routed::Passes(passing)) => self.pass(*passing, &mut line).await,
+            Ok(Routed::Passes(passing)) => self.pass(passing, alarms.answer, &mut line).await,
             Err(refusal) => Err(refusal),
         };
         answered.unwrap_or_else(|refusal| {
@@ -146,14 +154,16 @@ impl Proxy {
         &self,
         request: Request<Upload>,
         is_grpc: bool,
-        arrived: Instant,
+        (arrived, alarm): (Instant, Alarm),
         line: &mut Option<Box<Line>>,
     ) -> Result<Routed, Refusal> {
         let (mut parts, body) = request.into_parts();
         let authority = authority(&parts);
         check_protocol(&parts, is_grpc)?;
         let host = authority.as_ref().and_then(|value| value.to_str().ok());
-        let by_header = parts.headers.get(SERVICE).map(HeaderValue::as_bytes);
+        let ends = Ends::of(&parts.headers);
+        let ours = |name| ends.has_ours().then(|| parts.headers.get(name)).flatten();
+        let by_header = ours(SERVICE).map(HeaderValue::as_bytes);
         let found = self.directory.find(by_header, host, parts.uri.path())?;
         let live = found.live;
         let meaning = match &parts.uri.path()[found.prefix..] {
@@ -172,7 +182,7 @@ impl Proxy {
             live.meter.arrivals.inc();
         }
         let plan = live.plan();
-        let choice = choice(&live, &plan, &parts.headers, &meaning)?;
+        let choice = choice(&live, &plan, ours(REVISION), &meaning)?;
         if plan.is_at_zero()
             && let Some(answered) = at_zero(&live, purpose, is_grpc)
         {
@@ -189,7 +199,7 @@ impl Proxy {
             }
             return Ok(Routed::Answered(Box::new(answer)));
         }
-        let rules = self.rules(&parts.headers, is_grpc)?;
+        let rules = self.rules(&parts.headers, is_grpc, alarm)?;
         let bytes = if body.is_end_stream() {
             0
         } else {
@@ -200,7 +210,8 @@ impl Proxy {
             declared.map_or(rules.kept, |n| n.min(rules.kept))
         };
         let keys = keys(plan.settings(), &parts.headers);
-        let upgrade = headers::upgrade(&parts.headers)
+        let generation = (purpose == Purpose::Work).then_some(plan.generation);
+        let upgrade = headers::upgrade(&parts.headers, ends)
             .filter(|_| parts.version == Version::HTTP_11)
             .zip(parts.extensions.remove::<OnUpgrade>());
         let uri = forwarded(
@@ -208,23 +219,24 @@ impl Proxy {
             found.prefix,
             authority.as_ref().filter(|_| is_grpc),
         );
-        headers::of_request(&mut parts.headers);
+        headers::of_request(&mut parts.headers, ends);
         if purpose == Purpose::Work {
             let asks = HeaderValue::from_static("1");
             parts.headers.insert(headers::ASKS_RUN, asks);
         }
         match authority {
-            Some(authority) if !is_grpc => parts.headers.insert(header::HOST, authority),
-            _ => parts.headers.remove(header::HOST),
-        };
+            Some(authority) if !is_grpc => {
+                // Else it is the header's own.
+                if parts.uri.authority().is_some() {
+                    parts.headers.insert(header::HOST, authority);
+                }
+            }
+            _ => drop(parts.headers.remove(header::HOST)),
+        }
         Ok(Routed::Passes(Box::new(Passing {
             live,
-            head: Head {
-                method: parts.method,
-                uri,
-                headers: parts.headers,
-                is_grpc,
-            },
+            plan,
+            head: Head::new(parts.method, uri, parts.headers, is_grpc),
             source: Source::new(body, rules),
             want: Want {
                 choice,
@@ -232,7 +244,7 @@ impl Proxy {
                 key: keys.session,
                 pod_key: keys.pod,
                 avoid: Vec::new(),
-                generation: (purpose == Purpose::Work).then_some(plan.generation),
+                generation,
                 charged: None,
             },
             bytes,
@@ -245,7 +257,7 @@ impl Proxy {
         })))
     }
 
-    fn rules(&self, headers: &HeaderMap, is_grpc: bool) -> Result<Rules, Refusal> {
+    fn rules(&self, headers: &HeaderMap, is_grpc: bool, alarm: Alarm) -> Result<Rules, Refusal> {
         let longest = (!is_grpc).then_some(self.limits.max_body);
         let declared = headers
             .get(header::CONTENT_LENGTH)
@@ -257,7 +269,7 @@ impl Proxy {
         }
         Ok(Rules {
             longest,
-            patience: (!is_grpc).then_some(PATIENCE),
+            patience: (!is_grpc).then_some((PATIENCE, alarm)),
             kept: self.limits.replay,
             memory: Arc::clone(&self.memory),
         })
@@ -266,10 +278,11 @@ impl Proxy {
     /// Until the head of an answer.
     async fn pass(
         &self,
-        mut passing: Passing,
+        mut passing: Box<Passing>,
+        alarm: Alarm,
         line: &mut Option<Box<Line>>,
     ) -> Result<Response<Answer>, Refusal> {
-        let answered = self.tries(&mut passing).await;
+        let answered = self.tries(&mut passing, &alarm).await;
         *line = passing.line.take();
         let (place, (answer, connection)) = answered?;
         let (mut parts, body) = answer.into_parts();
@@ -278,15 +291,15 @@ impl Proxy {
             .then(|| parts.headers.remove(header::UPGRADE))
             .flatten();
         let Passing {
-            live,
+            plan,
             head,
             arrived,
             cookie,
             source,
             copy,
             ..
-        } = passing;
-        let patience = (!head.is_grpc).then_some(live.plan().settings().timeout);
+        } = *passing;
+        let patience = (!head.is_grpc).then_some(plan.settings().timeout);
         let body = match place {
             Some(place) => {
                 let seen = (parts.status, &parts.headers);
@@ -298,7 +311,7 @@ impl Proxy {
                     arrived.into_std(),
                     line.take(),
                 );
-                Answer::streamed(body, flight, patience, copy)
+                Answer::streamed(body, flight, (alarm, patience), copy)
             }
             // The connection is no longer one of HTTP.
             None => Answer::whole(Full::default()),
@@ -341,9 +354,10 @@ impl Proxy {
     async fn tries(
         &self,
         passing: &mut Passing,
+        alarm: &Alarm,
     ) -> Result<(Option<Place>, exchange::Answered), Refusal> {
         let live = Arc::clone(&passing.live);
-        let plan = live.plan();
+        let plan = Arc::clone(&passing.plan);
         let settings = plan.settings();
         let held_until = passing.arrived + settings.hold_timeout;
         let mut deadline = None;
@@ -366,9 +380,13 @@ impl Proxy {
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + settings.timeout);
             let sent = match passing.upgrade.take() {
                 Some(upgrade) => {
-                    exchange::upgrade(&mut place, &passing.head, upgrade, deadline).await
+                    exchange::upgrade(&mut place, &mut passing.head, upgrade, (alarm, deadline))
+                        .await
                 }
-                None => exchange::send(&place, &passing.head, &passing.source, deadline).await,
+                None => {
+                    let until = (alarm, deadline);
+                    exchange::send(&place, &mut passing.head, &passing.source, until).await
+                }
             };
             // Given away to a connection that is no longer one of HTTP.
             let Some(held) = place else {

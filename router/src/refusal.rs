@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::{
-    answer::Answer, body::Fault, hold::Full as Crowd, live::NoPlace, table::ServiceName,
-    target::Lost,
+    answer::Answer, body::Fault, headers::GRPC_STATUS, hold::Full as Crowd, live::NoPlace,
+    table::ServiceName, target::Lost,
 };
 
+/// When a call may be tried again.
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// gRPC's messages are percent-encoded ASCII.
 const MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
@@ -192,13 +194,13 @@ impl From<Fault> for Refusal {
 /// Whether an answer says that the pod did not begin with the request, so that another may have it at once.
 #[must_use]
 pub fn is_free_to_retry(code: StatusCode, headers: &HeaderMap) -> bool {
-    let is_zero = |name: &str| headers.get(name).is_some_and(|value| value == "0");
+    let is_zero = |name: HeaderName| headers.get(name).is_some_and(|value| value == "0");
     if code == StatusCode::SERVICE_UNAVAILABLE {
-        return is_zero("retry-after");
+        return is_zero(header::RETRY_AFTER);
     }
     // A status in the head: there is no message.
-    let status = headers.get("grpc-status").map(HeaderValue::as_bytes);
-    matches!(status, Some(b"8" | b"14")) && is_zero("grpc-retry-pushback-ms")
+    let status = headers.get(GRPC_STATUS).map(HeaderValue::as_bytes);
+    matches!(status, Some(b"8" | b"14")) && is_zero(PUSHBACK)
 }
 
 #[cfg(test)]

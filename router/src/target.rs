@@ -141,7 +141,9 @@ impl Names {
 
     /// An address, `localhost`, or one of the names that were given to the router.
     fn is_own(&self, host: &str) -> bool {
-        let is_address = host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok();
+        let first = host.as_bytes().first();
+        let is_v4 = || host.parse::<std::net::Ipv4Addr>().is_ok();
+        let is_address = first == Some(&b'[') || first.is_some_and(u8::is_ascii_digit) && is_v4();
         is_address || host == "localhost" || self.own.iter().any(|own| own == host)
     }
 

@@ -8,7 +8,7 @@ type Parts = Vec<Result<Frame<Bytes>, std::io::Error>>;
 fn rules(kept: usize, memory: usize) -> Rules {
     Rules {
         longest: Some(100),
-        patience: Some(Duration::from_secs(30)),
+        patience: Some((Duration::from_secs(30), Alarm::default())),
         kept,
         memory: Arc::new(Memory::new(memory)),
     }

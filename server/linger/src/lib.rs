@@ -51,9 +51,11 @@ where
 {
     /// The request with such a body.
     pub fn of(request: Request<B>) -> Request<Self> {
-        let lingers = request.version() < Version::HTTP_2 && !waits(request.headers());
+        let lingers = request.version() < Version::HTTP_2
+            && !request.body().is_end_stream()
+            && !waits(request.headers());
         request.map(|body| Self {
-            lingers: lingers && !body.is_end_stream(),
+            lingers,
             body: Some(body),
         })
     }
