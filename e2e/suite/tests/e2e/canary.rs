@@ -19,13 +19,13 @@ fn canary(seconds: u32) -> Value {
 }
 
 /// A tiny service whose next model gets half of the traffic for so many seconds, and then all of it.
-fn canary_spec(seconds: u32) -> Value {
+pub(crate) fn canary_spec(seconds: u32) -> Value {
     let mut spec = spec("bad/identity.onnx");
     spec["rollout"] = canary(seconds);
     spec
 }
 
-fn phase(service: &InferenceService) -> Option<RolloutPhase> {
+pub(crate) fn phase(service: &InferenceService) -> Option<RolloutPhase> {
     Some(service.status.as_ref()?.rollout.as_ref()?.phase)
 }
 

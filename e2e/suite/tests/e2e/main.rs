@@ -24,3 +24,4 @@ mod router;
 mod sources;
 mod storage;
 mod texts;
+mod traffic;
