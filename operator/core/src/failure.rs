@@ -15,8 +15,8 @@ use ortolan_crds::names;
 
 /// How long a pod may prepare its volumes before that is worth a word, in seconds.
 const SLOW_VOLUMES: i64 = 30;
-/// From this many restarts on, running out of memory is no accident.
-const OOM_FOR_GOOD: i32 = 3;
+/// From this many restarts on, to run out of memory or to crash is no accident.
+const RESTARTS_FOR_GOOD: i32 = 3;
 /// Longest sentence taken from elsewhere, in bytes: a condition is read by people.
 const MAX_MESSAGE: usize = 1024;
 
@@ -276,15 +276,15 @@ fn pull_message(container: &ContainerStatus, words: &str) -> String {
 }
 
 fn of_exit(pod: &Pod, container: &ContainerStatus, last: &ContainerStateTerminated) -> Cause {
+    let class = if container.restart_count >= RESTARTS_FOR_GOOD {
+        Class::Terminal
+    } else {
+        Class::Transient
+    };
     let mut cause = if last.reason.as_deref() == Some("OOMKilled") {
-        let class = if container.restart_count >= OOM_FOR_GOOD {
-            Class::Terminal
-        } else {
-            Class::Transient
-        };
         Cause::new(class, "OOMKilled", out_of_memory(pod))
     } else {
-        of_message(last)
+        of_message(last).unwrap_or_else(|| of_code(last, class))
     };
     cause.exit_code = Some(last.exit_code);
     cause
@@ -313,39 +313,39 @@ fn out_of_memory(pod: &Pod) -> String {
     }
 }
 
-/// `Reason: sentence` in the termination message, else the exit code.
-fn of_message(last: &ContainerStateTerminated) -> Cause {
-    let message = last.message.as_deref().unwrap_or_default().trim();
-    let line = message.lines().last().unwrap_or_default();
-    if let Some((reason, sentence)) = line.split_once(": ")
-        && !reason.is_empty()
-        && reason.starts_with(|c: char| c.is_ascii_uppercase())
-        && reason.chars().all(|c| c.is_ascii_alphanumeric())
-    {
-        let class = if FOR_GOOD.contains(&reason) {
-            Class::Terminal
-        } else {
-            Class::Transient
-        };
-        return Cause::new(class, reason, sentence);
-    }
-    let code = last.exit_code;
+/// `Reason: sentence` in the termination message.
+fn of_message(last: &ContainerStateTerminated) -> Option<Cause> {
+    let (reason, sentence) = last_line(last).split_once(": ")?;
+    let is_reason = reason.starts_with(|c: char| c.is_ascii_uppercase())
+        && reason.chars().all(|c| c.is_ascii_alphanumeric());
+    let class = if FOR_GOOD.contains(&reason) {
+        Class::Terminal
+    } else {
+        Class::Transient
+    };
+    is_reason.then(|| Cause::new(class, reason, sentence))
+}
+
+/// The exit code alone: the server did not end by its own will.
+fn of_code(last: &ContainerStateTerminated, class: Class) -> Cause {
+    let (code, line) = (last.exit_code, last_line(last));
     let tail = if line.is_empty() {
         String::from("and left no message; see its log")
     } else {
         format!("with the last line: {line}")
     };
     // The command line's own code: the same arguments will be refused again.
-    let class = if code == 2 {
-        Class::Terminal
-    } else {
-        Class::Transient
-    };
+    let class = if code == 2 { Class::Terminal } else { class };
     Cause::new(
         class,
         "CrashLoop",
         format!("the server exits with code {code} {tail}"),
     )
+}
+
+fn last_line(last: &ContainerStateTerminated) -> &str {
+    let message = last.message.as_deref().unwrap_or_default().trim();
+    message.lines().last().unwrap_or_default()
 }
 
 /// The kubelet tells of volumes only in events, so name what the pod mounts.
@@ -479,11 +479,14 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_without_a_message_names_its_code() {
+    fn an_exit_without_a_message_names_its_code_and_is_for_good_after_three_restarts() {
         let ended = json!({"terminated": {"exitCode": 139}});
-        let (reason, message, class) = told(&[container(ended, json!({}), 0)]).expect("a cause");
-        assert_eq!((reason.as_str(), class), ("CrashLoop", Class::Transient));
-        assert!(message.contains("139"), "{message}");
+        for (restarts, class) in [(0, Class::Transient), (3, Class::Terminal)] {
+            let (reason, message, got) =
+                told(&[container(ended.clone(), json!({}), restarts)]).expect("a cause");
+            assert_eq!((reason.as_str(), got), ("CrashLoop", class));
+            assert!(message.contains("139"), "{message}");
+        }
         let usage = json!({"terminated": {"exitCode": 2, "message": "error: unexpected argument"}});
         let (_, message, class) = told(&[container(usage, json!({}), 0)]).expect("a cause");
         assert_eq!(class, Class::Terminal);

@@ -65,7 +65,7 @@ async fn without_traffic_a_canary_waits_or_goes_on_by_its_golden_set_as_the_spec
         let short = |policy: &str| {
             json!({
                 "steps": [{"weight": 50, "soak": "1s"}],
-                "analysis": {"minRequests": 50, "deadline": "5s", "settle": "1s", "onInconclusive": policy},
+                "analysis": {"minRequests": 50, "deadline": "5s", "settle": "10s", "onInconclusive": policy},
             })
         };
         let waits = serving(t, "waits", 50, &Value::Null).await?;
