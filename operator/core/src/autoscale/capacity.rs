@@ -24,6 +24,10 @@ const FLOOR: f64 = 0.3;
 /// The load where the objective cannot be kept, as a share of the saturation.
 const UNATTAINABLE: f64 = 0.7;
 
+/// The most that a capacity is corrected to, as a share of the saturation: a replica that idles less has no room for
+/// the time in which another one starts.
+const MOST: f64 = 0.8;
+
 /// What was learned of one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,6 +36,8 @@ pub struct Learned {
     pub latency: Latency,
     /// Requests a second at the objective, before the correction; above 0.
     pub rate: PerSecond,
+    /// The most that it may be corrected to.
+    pub most: PerSecond,
     /// What keeps it from being the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
@@ -94,18 +100,21 @@ pub fn learn(
     let was = before.is_some_and(|before| {
         before.latency == latency && matches!(before.limit, Some(Limit::Unattainable { .. }))
     });
-    let (rate, limit) = match server {
+    let (rate, saturation, limit) = match server {
         Server::Slots { parallel } => {
             let model = slots::capacity(&service, parallel, objective, percentile.budget());
             let slow = Share::of((unavoidable * all as f64) as u64, all)?;
             let sure = slow.share - 2.0 * slow.error > percentile.budget();
-            floored(model, service.saturation(parallel), was || sure, floor)
+            let saturation = service.saturation(parallel);
+            let (rate, limit) = floored(model, saturation, was || sure, floor);
+            (rate, saturation, limit)
         }
         Server::Batching { most, parallel } => batched(most, parallel, latency, work, floor)?,
     };
     Some(Learned {
         latency,
         rate: PerSecond::positive(rate)?,
+        most: PerSecond::positive(rate.max(MOST * saturation))?,
         limit,
         unavoidable,
     })
@@ -134,13 +143,15 @@ fn batched(
     latency: Latency,
     work: &Work,
     floor: Duration,
-) -> Option<(f64, Option<Limit>)> {
+) -> Option<(f64, f64, Option<Limit>)> {
     let line = work.batches.fit()?;
     let one = line.capacity(most, latency.objective, latency.percentile);
+    let saturation = float(parallel) * line.saturation(most);
     Some(match one {
-        Some(rate) => (float(parallel) * rate.get(), None),
+        Some(rate) => (float(parallel) * rate.get(), saturation, None),
         None => (
-            float(parallel) * UNATTAINABLE * line.saturation(most),
+            UNATTAINABLE * saturation,
+            saturation,
             Some(Limit::Unattainable { floor }),
         ),
     })

@@ -21,6 +21,8 @@ use crate::rollout::clock::passed;
 const PANIC: Duration = Duration::from_secs(60);
 /// A burst is one that needs so many times the ready replicas.
 const PANIC_FACTOR: f64 = 1.5;
+/// How long what was expected holds: as long as a burst.
+const EXPECTED: Duration = PANIC;
 /// Pods that no node takes for so long do not become more.
 const UNSCHEDULABLE: Duration = Duration::from_secs(120);
 
@@ -97,7 +99,8 @@ impl Turn<'_> {
     fn awake(&mut self) -> (u32, Why, Option<Bound>) {
         let (wanted, why) = self.wanted();
         let room = self.needs.iter().map(|need| need.room).max();
-        self.remember(wanted.max(room.unwrap_or(0)));
+        self.remember(room.unwrap_or(0));
+        self.expect(wanted);
         let (to, why) = match wanted > self.current {
             true => (wanted, why),
             false => self.fewer(wanted, why),
@@ -151,13 +154,19 @@ impl Turn<'_> {
         self.state.kept.hold = self.state.hold.most();
     }
 
+    /// What a trend or a burst lets expect is remembered for a minute only: it came, or it did not.
+    fn expect(&mut self, wanted: u32) {
+        let window = EXPECTED.min(self.config.behavior.stabilization);
+        self.state.brief.push(wanted, window, self.now);
+    }
+
     /// Whether there may be fewer.
     fn fewer(&self, needed: u32, why: Why) -> (u32, Why) {
         let Self {
             current, sample, ..
         } = *self;
         let window = self.config.behavior.stabilization;
-        let most = self.state.hold.most();
+        let most = self.state.hold.most().max(self.state.brief.most());
         let least = self.config.bounds.least();
         if needed == current || current <= least {
             return (current, why);

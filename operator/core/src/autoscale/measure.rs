@@ -152,7 +152,10 @@ impl State {
         let settled = passed(self.changed, now) >= SETTLED
             && Some(sample.replicas.ready) == wish
             && !self.panics(now);
-        if !settled || passed(self.corrected, now) < CORRECTED {
+        // What no number of replicas helps says nothing of what one carries.
+        let beyond = self.kept.learned.and_then(|learned| learned.limit);
+        let beyond = matches!(beyond, Some(capacity::Limit::Unattainable { .. }));
+        if !settled || beyond || passed(self.corrected, now) < CORRECTED {
             return;
         }
         let Some((latency, rate)) = config.targets.latency().zip(self.predicted(config)) else {
@@ -160,7 +163,7 @@ impl State {
         };
         self.corrected = now;
         let (requests, slower) = self.window.ended();
-        let carried = f64::from(sample.replicas.ready) * self.kept.correction.factor() * rate;
+        let carried = f64::from(sample.replicas.ready) * self.corrected(rate);
         self.kept.correction = self.kept.correction.after(&Seen {
             requests,
             slower,
@@ -168,6 +171,15 @@ impl State {
             unavoidable: self.kept.learned.map_or(0.0, |learned| learned.unavoidable),
             load: self.window.mean(Of::Arrivals, 60.0) / carried,
         });
+    }
+
+    /// What a predicted rate is corrected to.
+    pub(super) fn corrected(&self, rate: f64) -> f64 {
+        let most = self
+            .kept
+            .learned
+            .map_or(f64::MAX, |learned| learned.most.get());
+        (rate * self.kept.correction.factor()).min(most.max(rate))
     }
 
     /// Requests a second that one replica carries, before the correction.

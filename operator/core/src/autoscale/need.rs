@@ -98,7 +98,7 @@ pub(super) fn needs(config: &Config, state: &State, sample: &Sample) -> Vec<Need
         match state.predicted(config) {
             Some(rate) => By::Latency {
                 latency,
-                each: rate * state.kept.correction.factor(),
+                each: state.corrected(rate),
                 source,
             },
             None => By::Unlearned {

@@ -61,6 +61,8 @@ pub struct State {
     pub(super) work: Rolling<Work>,
     pub(super) bursts: Bursts,
     pub(super) hold: Hold,
+    /// What was wanted of the last minute, expectations included.
+    pub(super) brief: Hold,
     /// When the number of replicas last changed.
     pub(super) changed: Timestamp,
     /// When the correction was last looked at.
@@ -92,6 +94,7 @@ impl State {
             work: Rolling::new(now),
             bursts: Bursts::new(now),
             hold,
+            brief: Hold::default(),
             changed: now,
             corrected: now,
             panic: None,

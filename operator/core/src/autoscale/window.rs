@@ -11,10 +11,11 @@ use crate::rollout::clock::passed;
 
 /// What is remembered.
 const LONGEST: Duration = Duration::from_secs(60);
-/// Over which the trend is fitted, in seconds: long enough for noise to average out, short enough to see a step.
-const TREND: f64 = 30.0;
-/// Looks from which a trend follows.
+/// Looks of each half of the minute from which a trend follows.
 const LEAST_LOOKS: usize = 5;
+/// Standard errors that are taken off a trend: noise is one in fifteen minutes then, and its halves agree in a third of
+/// those.
+const ERRORS: f64 = 1.5;
 /// Looks closer together than this are one.
 const APART: f64 = 1.0;
 
@@ -98,22 +99,25 @@ impl Window {
         finite(amount / covered.max(seconds.min(6.0)))
     }
 
-    /// By how much it grows each second, less its standard error; not below nothing.
+    /// By how much it grows each second; not below nothing. The trend of the minute less its error, and no more than that
+    /// of either half: what grew in one half alone is a step, and over.
     #[must_use]
     pub fn growth(&self, of: Of) -> f64 {
         let mut ago = 0.0;
         let mut points = Vec::new();
         for (_, look) in self.0.iter().rev() {
-            if ago + look.seconds > TREND {
-                break;
-            }
-            points.push((-(ago + 0.5 * look.seconds), of.amount(look) / look.seconds));
+            let middle = ago + 0.5 * look.seconds;
+            points.push((-middle, of.amount(look) / look.seconds));
             ago += look.seconds;
         }
-        if points.len() < LEAST_LOOKS {
+        let half = points.partition_point(|(at, _)| *at > -0.5 * LONGEST.as_secs_f64());
+        let (late, early) = points.split_at(half);
+        if late.len().min(early.len()) < LEAST_LOOKS {
             return 0.0;
         }
-        finite(slope_less_its_error(&points)).max(0.0)
+        let (slope, error) = trend(&points);
+        let halves = trend(late).0.min(trend(early).0);
+        finite((slope - ERRORS * error).min(halves)).max(0.0)
     }
 
     /// How many ended within the minute, and how many of them were slower than the objective.
@@ -129,7 +133,8 @@ impl Window {
     }
 }
 
-fn slope_less_its_error(points: &[(f64, f64)]) -> f64 {
+/// A slope and its standard error.
+fn trend(points: &[(f64, f64)]) -> (f64, f64) {
     let n = points.len() as f64;
     let mean = |of: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / n;
     let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
@@ -137,7 +142,7 @@ fn slope_less_its_error(points: &[(f64, f64)]) -> f64 {
     let sxy: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
     let slope = sxy / sxx;
     let rest = points.iter().map(|p| (p.1 - y - slope * (p.0 - x)).powi(2));
-    slope - (rest.sum::<f64>() / (n - 2.0) / sxx).sqrt()
+    (slope, (rest.sum::<f64>() / (n - 2.0) / sxx).sqrt())
 }
 
 fn finite(number: f64) -> f64 {
@@ -183,7 +188,12 @@ mod tests {
         assert!((ramp - 1.0).abs() < 1e-9, "{ramp}");
         assert_eq!(of(|_| 50.0, 100).growth(Of::Arrivals), 0.0);
         assert_eq!(of(|s| 500.0 - s as f64, 100).growth(Of::Arrivals), 0.0);
-        assert_eq!(of(|s| s as f64, 8).growth(Of::Arrivals), 0.0);
+        assert_eq!(of(|s| s as f64, 30).growth(Of::Arrivals), 0.0);
+        for since in (2..60).step_by(2) {
+            let step = of(|s| if s > 100 - since { 500.0 } else { 50.0 }, 100);
+            let growth = step.growth(Of::Arrivals);
+            assert!(growth < 1e-9, "{since} s after a step: {growth}");
+        }
     }
 
     #[test]
