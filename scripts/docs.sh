@@ -25,6 +25,7 @@ SOURCES = {
     "operator/core/src/plan.rs": [NOTICE, REFUSAL, r'Some\(\(\s*"([A-Z]\w+)"'],
     "operator/core/src/plan/objects.rs": [NOTICE],
     "operator/core/src/plan/gateway.rs": [NOTICE, r'"((?:GatewayAPI|Route)[A-Z]\w+)"', r'\("(Accepted)"'],
+    "operator/core/src/plan/unreadable.rs": [NOTICE],
     "operator/core/src/plan/telling.rs": [NOTICE, r'Some\(\(\s*"([A-Z]\w+)"'],
     **{str(path): [NOTICE, FAILURE, TELL] for path in sorted(pathlib.Path("operator/core/src/rollout").glob("*.rs"))},
     "operator/src/apply.rs": [REASON],

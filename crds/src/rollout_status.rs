@@ -3,7 +3,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error as _};
+use serde_json::Value;
 
 use crate::shadow::ShadowStatus;
 
@@ -89,6 +90,56 @@ pub enum RolloutPhase {
     Aborting,
     /// A revision failed; the stable one serves until the spec changes, or `retry`.
     Failed,
+    /// Another version of the operator wrote something that this one cannot read. No part of the API: what was read is
+    /// written as it was ([`RolloutStatus::state`] has all of it).
+    #[serde(skip)]
+    #[schemars(skip)]
+    Unreadable,
+}
+
+/// Reads `status.rollout`. One that another version wrote, with a phase that this one does not know, say, must not hide the
+/// whole InferenceService: it is kept word for word.
+pub(crate) fn read<'de, D>(deserializer: D) -> Result<Option<RolloutStatus>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let value = Option::<Value>::deserialize(deserializer)?;
+    Ok(value.map(|value| {
+        RolloutStatus::deserialize(&value).unwrap_or_else(|_| RolloutStatus::unreadable(&value))
+    }))
+}
+
+/// Writes `status.rollout`; what could not be read is written as it was.
+pub(crate) fn write<S>(rollout: &Option<RolloutStatus>, serializer: S) -> Result<S::Ok, S::Error>
+where
+    S: Serializer,
+{
+    match rollout {
+        Some(RolloutStatus {
+            phase: RolloutPhase::Unreadable,
+            state: Some(word_for_word),
+            ..
+        }) => {
+            let value: Value = serde_json::from_str(word_for_word).map_err(S::Error::custom)?;
+            value.serialize(serializer)
+        }
+        rollout => rollout.serialize(serializer),
+    }
+}
+
+impl RolloutStatus {
+    fn unreadable(value: &Value) -> Self {
+        let text = |key: &str| value[key].as_str().map(str::to_owned);
+        Self {
+            phase: RolloutPhase::Unreadable,
+            stable: text("stable"),
+            candidate: text("candidate"),
+            message: text("message"),
+            generation: value["generation"].as_i64(),
+            state: Some(value.to_string()),
+            ..Self::default()
+        }
+    }
 }
 
 /// What is known of a candidate.
@@ -174,4 +225,46 @@ pub struct CountStatus {
     pub requests: i64,
     /// Those of them that were bad.
     pub bad: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::InferenceServiceStatus;
+
+    #[test]
+    fn a_rollout_of_a_newer_version_is_kept_word_for_word_and_the_rest_is_read() {
+        let rollout = json!({
+            "phase": "Bargaining", "stable": "m-a", "candidate": "m-b", "generation": 7,
+            "state": "{\"phase\":{\"bargaining\":{\"round\":2}}}", "offers": [{"weight": 3}],
+        });
+        let written = json!({"traffic": [{"revision": "m-a", "weight": 97}], "rollout": rollout});
+        let status: InferenceServiceStatus = serde_json::from_value(written).expect("a status");
+        let read = status.rollout.as_ref().expect("a rollout");
+        assert_eq!(read.phase, RolloutPhase::Unreadable);
+        assert_eq!(
+            (read.stable.as_deref(), read.candidate.as_deref()),
+            (Some("m-a"), Some("m-b"))
+        );
+        assert_eq!((status.traffic[0].weight, read.generation), (97, Some(7)));
+        let again = serde_json::to_value(&status).expect("JSON");
+        assert_eq!(again["rollout"], rollout);
+    }
+
+    #[test]
+    fn a_rollout_of_this_version_is_read_and_written_as_it_is() {
+        for rollout in [
+            json!({"phase": "Step", "stage": "Soak", "generation": 3, "state": "{}"}),
+            json!(null),
+        ] {
+            let status: InferenceServiceStatus =
+                serde_json::from_value(json!({"rollout": rollout})).expect("a status");
+            let again = serde_json::to_value(&status).expect("JSON");
+            assert_eq!(again["rollout"], rollout);
+        }
+        let none: InferenceServiceStatus = serde_json::from_value(json!({})).expect("a status");
+        assert_eq!(none.rollout, None);
+    }
 }

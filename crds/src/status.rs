@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rollout_status::RolloutStatus;
+use crate::rollout_status::{self, RolloutStatus};
 
 /// What the operator saw and decided.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -29,7 +29,12 @@ pub struct InferenceServiceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<Traffic>,
     /// Where a rollout stands. Only where shares can be set, by routers or by Gateways: elsewhere a revision has all of the traffic or none.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "rollout_status::read",
+        serialize_with = "rollout_status::write"
+    )]
     pub rollout: Option<RolloutStatus>,
     /// The revisions that are meant to have pods, and the newest one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

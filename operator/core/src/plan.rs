@@ -17,6 +17,7 @@ mod keep;
 mod objects;
 mod rollout;
 mod telling;
+mod unreadable;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -181,6 +182,12 @@ pub fn plan(observed: &Observed, defaults: &Defaults, now: Timestamp) -> Plan {
         let look_again = observed.foreign.is_some().then_some(LOOK_AGAIN);
         let requeue = kept.requeue.into_iter().chain(look_again).min();
         return Plan { requeue, ..kept };
+    }
+    let splitter = Splitter::of(&observed.service.spec, defaults.router.is_some());
+    if splitter != Splitter::Nobody
+        && let Some(message) = unreadable::candidate(observed, &wanted)
+    {
+        return keep(observed, defaults, None, unreadable::REASON, &message, now);
     }
     let mut planner = Planner::new(observed, defaults, revisions, wanted, now);
     if let Identity::New(name, number) = identity {

@@ -12,6 +12,7 @@
 //! | failed for good | False, the cause | some pod is ready | False | True |
 //! | `routing.gateway`, and a Gateway has not taken the route | False `RoutePending`, `GatewayAPIMissing` or the Gateway's reason | some pod is ready | True | – |
 //! | suspended | True `Suspended` | False | False | – |
+//! | a rollout of another version, which cannot be read | False `UnreadableRollout` | some pod is ready | False | True |
 //! | invalid, refused, or a name that is taken | False, the cause | some pod is ready; as before when no revision serves | False | True |
 //!
 //! With `routing.gateway` there is one more condition, `Routed`: whether every Gateway has taken every route as it is.

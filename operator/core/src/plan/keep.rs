@@ -37,6 +37,7 @@ pub fn keep(
     planner.taken = taken(observed, foreign);
     let mut decision = planner.decide();
     stand_still(observed, &mut decision);
+    decision.run.retain(|name, _| *name == stable);
     planner.record_digests();
     for (name, replicas) in &decision.run {
         planner.deploy(name, *replicas);

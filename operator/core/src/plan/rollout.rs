@@ -45,6 +45,7 @@ impl Planner<'_> {
         let mark = self.stable.as_ref().map(|(name, _)| name.clone());
         let (state, mut effects) =
             rollout::step(policy, before, mark.as_ref(), &observed, self.now);
+        self.tell_of_what_is_forgotten(&state);
         self.notices.append(&mut effects.notices);
         let promote = effects.stable.as_ref() == Some(&self.wanted) && mark != effects.stable;
         let astray = effects.stable.clone().filter(|stable| {
@@ -78,7 +79,7 @@ impl Planner<'_> {
     /// service's (restored from a backup, say): it would be waited for without end.
     fn remembered(&self) -> Option<State> {
         let rollout = self.observed.service.status.as_ref()?.rollout.as_ref()?;
-        let state: State = serde_json::from_str(rollout.state.as_ref()?).ok()?;
+        let state = super::unreadable::state(rollout)?;
         let is_ours = state.stable.as_ref().is_none_or(|stable| {
             self.has_record(stable) || self.observed.deployment(stable).is_some()
         });
@@ -123,7 +124,8 @@ impl Planner<'_> {
             drift: readings::drift(routers, candidate, stable),
             // Of what the spec asks for: a candidate that it does not ask for any more leaves in this look.
             signature: stable.map_or(Signature::Unknown, |stable| {
-                self.signature(stable, &self.wanted)
+                let stops = policy.strategy == Strategy::Recreate;
+                self.signature(stable, &self.wanted, stops)
             }),
             golden: self.golden(),
             command: annotations.and_then(|all| all.get(names::COMMAND).cloned()),
@@ -186,15 +188,24 @@ impl Planner<'_> {
         .filter(|about| about.provider.is_some())
     }
 
-    fn signature(&self, stable: &RevisionName, candidate: &RevisionName) -> Signature {
-        let (Some(old), Some(new)) = (self.about(stable), self.about(candidate)) else {
-            return Signature::Unknown;
+    /// Both signatures, compared. `stops`: the stable revision ends before the candidate starts.
+    fn signature(&self, stable: &RevisionName, candidate: &RevisionName, stops: bool) -> Signature {
+        let (old, new) = match (self.about(stable), self.about(candidate)) {
+            (Some(old), Some(new)) => (old, new),
+            // Its pods have ended before one was asked, and are never asked again: while nothing serves nobody waits for
+            // what would only be told.
+            (None, Some(_)) if stops && self.has_no_pods(stable) => return Signature::Same,
+            _ => return Signature::Unknown,
         };
         match (old.model, new.model) {
             (Some(old), Some(new)) => signature::compare(&old, &new),
             // A pod that serves several models names none of them here: there is nothing to compare.
             _ => Signature::Same,
         }
+    }
+
+    fn has_no_pods(&self, name: &RevisionName) -> bool {
+        self.health.get(name).is_none_or(|health| health.pods == 0)
     }
 
     /// What is going on, in the words of the conditions.

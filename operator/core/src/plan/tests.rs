@@ -9,8 +9,10 @@ use super::*;
 
 mod gateway;
 mod routers;
+mod unreadable;
 
 /// What an API server and a controller manager would hold and do, as far as a plan can see it.
+#[derive(Clone)]
 struct World {
     observed: Observed,
     now: Timestamp,
