@@ -43,6 +43,9 @@ pub enum Error {
     /// We no longer lead.
     #[error("this replica no longer leads")]
     NotLeading,
+    /// What was decided was decided for an older version of the InferenceService.
+    #[error("InferenceService {0} has changed since it was read: decided again")]
+    Outdated(String),
     /// Anything else: the network, a conflict, a quota.
     #[error("{verb} {kind} {name}: {source}")]
     Api {
@@ -76,7 +79,7 @@ impl Error {
             Self::Foreign(_) => "NameCollision",
             Self::Refused { .. } => "InvalidSpec",
             Self::NotLeading => "NotLeading",
-            Self::Api { .. } => "WriteFailed",
+            Self::Outdated(_) | Self::Api { .. } => "WriteFailed",
         }
     }
 
@@ -86,7 +89,7 @@ impl Error {
         match self {
             Self::Foreign(_) => Class::Conflict,
             Self::Refused { .. } => Class::Terminal,
-            Self::NotLeading | Self::Api { .. } => Class::Transient,
+            Self::NotLeading | Self::Outdated(_) | Self::Api { .. } => Class::Transient,
         }
     }
 }
@@ -183,19 +186,28 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Writes the status.
+    /// Writes the status that was decided for the InferenceService as it was read in this `version`. Where it has changed
+    /// since, it is not written: a replica that sees an older status, because its watch is behind, would move a rollout
+    /// back, and one that is under way while somebody wipes the status would bring it back.
     ///
     /// # Errors
-    /// When the write fails.
-    pub async fn status(&self, status: &InferenceServiceStatus) -> Result<(), Error> {
+    /// When the write fails; [`Error::Outdated`] when the InferenceService has changed.
+    pub async fn status(
+        &self,
+        status: &InferenceServiceStatus,
+        version: Option<&str>,
+    ) -> Result<(), Error> {
         let name = &self.key.name;
         let api: Api<InferenceService> = self.api();
-        let patch = json!({
+        let mut patch = json!({
             "apiVersion": InferenceService::api_version(&()),
             "kind": InferenceService::kind(&()),
             "metadata": {"name": name},
             "status": status,
         });
+        if let Some(version) = version {
+            patch["metadata"]["resourceVersion"] = json!(version);
+        }
         let params = PatchParams::apply(names::MANAGER_STATUS).force();
         self.enter("status", "InferenceService")?;
         match api.patch_status(name, &params, &Patch::Apply(&patch)).await {
@@ -205,6 +217,7 @@ impl<'a> Writer<'a> {
             }
             // Deleted meanwhile.
             Err(error) if code(&error) == Some(404) => Ok(()),
+            Err(error) if code(&error) == Some(409) => Err(Error::Outdated(name.clone())),
             Err(source) => Err(failed("status", "InferenceService", name, source)),
         }
     }

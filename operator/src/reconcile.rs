@@ -23,6 +23,9 @@ use crate::{
 /// Numbers of pods alone change a status no more often than this.
 const COUNTS_EVERY: Duration = Duration::from_secs(5);
 
+/// A status that was decided for an older version is decided again after this time, if the watch brings nothing before.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Examples of answers that differ are written no more often than this; what fails is tried again as late.
 const EXAMPLES_EVERY: Duration = Duration::from_secs(10);
 
@@ -163,7 +166,8 @@ async fn report(
             later = told.and_then(|ago| COUNTS_EVERY.checked_sub(ago));
         }
         if later.is_none() {
-            writer.status(status).await?;
+            let version = observed.service.metadata.resource_version.as_deref();
+            writer.status(status, version).await?;
         }
         let of = |status: &InferenceServiceStatus| status.rollout.clone();
         let (was, now) = (before.and_then(of), of(status));
@@ -205,7 +209,9 @@ fn refusal(observed: &Observed, defaults: &Defaults, error: &apply::Error) -> Op
                 Timestamp::now(),
             ));
         }
-        apply::Error::NotLeading | apply::Error::Api { .. } => return None,
+        apply::Error::NotLeading | apply::Error::Outdated(_) | apply::Error::Api { .. } => {
+            return None;
+        }
     };
     Some(plan::keep(
         observed,
@@ -223,6 +229,11 @@ pub fn on_error(watched: Arc<Watched>, error: &Error, context: Arc<Context>) -> 
     let key = key(&watched);
     if let Error::Apply(apply::Error::NotLeading) = error {
         return Action::await_change();
+    }
+    if let Error::Apply(apply::Error::Outdated(_)) = error {
+        // The watch brings what has changed; this is for when it is behind.
+        tracing::debug!(service = key.name, namespace = key.namespace, %error, "once more");
+        return Action::requeue(AGAIN);
     }
     context.metrics.failed(error.reason());
     let failures = context.failed(&key);

@@ -136,6 +136,13 @@ impl Operator {
         }
     }
 
+    /// Whether it has ended by itself: then the kubelet would start it again.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        let mut thread = self.thread.iter();
+        thread.any(JoinHandle::is_finished)
+    }
+
     /// Ends it as a signal does, and waits until it has ended.
     pub async fn stop(self) {
         self.stop.send_replace(true);

@@ -15,17 +15,30 @@ use crate::world::World;
 
 /// All objects as YAML, in a fixed order.
 pub async fn snapshot(world: &World) -> String {
+    written(world, normalise).await
+}
+
+/// The same without what was counted, requests and changes on the way: not two runs have the same of them.
+pub async fn snapshot_uncounted(world: &World) -> String {
+    written(world, |object, with_status| {
+        normalise(object, with_status);
+        uncount(object);
+    })
+    .await
+}
+
+async fn written(world: &World, clean: fn(&mut Value, bool)) -> String {
     let mut text = String::new();
-    text.push_str(&of::<InferenceService>(world, true).await);
-    text.push_str(&of::<ControllerRevision>(world, false).await);
-    text.push_str(&of::<Deployment>(world, false).await);
-    text.push_str(&of::<Service>(world, false).await);
-    text.push_str(&of::<PodDisruptionBudget>(world, false).await);
-    text.push_str(&of::<ConfigMap>(world, false).await);
+    text.push_str(&of::<InferenceService>(world, true, clean).await);
+    text.push_str(&of::<ControllerRevision>(world, false, clean).await);
+    text.push_str(&of::<Deployment>(world, false, clean).await);
+    text.push_str(&of::<Service>(world, false, clean).await);
+    text.push_str(&of::<PodDisruptionBudget>(world, false, clean).await);
+    text.push_str(&of::<ConfigMap>(world, false, clean).await);
     text
 }
 
-async fn of<K>(world: &World, with_status: bool) -> String
+async fn of<K>(world: &World, with_status: bool, clean: fn(&mut Value, bool)) -> String
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
@@ -40,7 +53,7 @@ where
     let mut text = String::new();
     for object in objects {
         let mut value = serde_json::to_value(&object).expect("a Kubernetes object is JSON");
-        normalise(&mut value, with_status);
+        clean(&mut value, with_status);
         let yaml = ortolan_crds::to_yaml(&value).expect("YAML");
         text.push_str(&format!("--- # {}\n{yaml}\n", K::kind(&())));
     }
@@ -89,6 +102,27 @@ pub fn normalise(object: &mut Value, with_status: bool) {
                 entry["manager"], entry["operation"], entry["subresource"]
             )
         });
+    }
+}
+
+/// Takes out counts of requests and of changes, and what sentences say of them.
+fn uncount(object: &mut Value) {
+    for key in ["evidence", "generation"] {
+        remove(object, "/status/rollout", key);
+    }
+    remove(object, "/metadata", "generation");
+    let without = |text: &mut Value| {
+        if let Value::String(text) = text {
+            let is_of_a_number = |c: char| c.is_ascii_digit() || c == '.';
+            let words = text.split(is_of_a_number).filter(|word| !word.is_empty());
+            *text = words.collect::<Vec<_>>().join("#");
+        }
+    };
+    if let Some(message) = object.pointer_mut("/status/rollout/message") {
+        without(message);
+    }
+    for condition in items(object, "/status/conditions") {
+        without(&mut condition["message"]);
     }
 }
 

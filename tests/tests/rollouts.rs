@@ -21,12 +21,13 @@ mod changes;
 mod crashes;
 mod ends;
 mod faults;
+mod troubles;
 
 /// So many of these tests run at once: each has a cluster, routers and an operator that is never idle, and the others of
 /// the suite have to get on beside them.
 static STAGES: Semaphore = Semaphore::const_new(6);
 /// How long one may take. One that plays every trouble there is takes the longest.
-const LONGEST: Duration = Duration::from_secs(1800);
+const LONGEST: Duration = Duration::from_secs(3 * 3600);
 
 fn on_stage<F>(test: impl FnOnce(Arc<World>) -> F)
 where
