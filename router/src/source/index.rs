@@ -398,13 +398,16 @@ pub fn endpoints(object: &EndpointSlice) -> Vec<Endpoint> {
         // All addresses of an endpoint are the same pod; the API says to use the first.
         let address: IpAddr = endpoint.addresses.first()?.parse().ok()?;
         let conditions = endpoint.conditions.clone().unwrap_or_default();
-        // Absent means unknown, which the API says to take for ready.
+        // Absent means unknown, which the API says to take for ready, and not terminating.
         let ready = conditions.ready.unwrap_or(true);
+        let serving = conditions.serving.unwrap_or(ready);
+        let terminating = conditions.terminating.unwrap_or(false);
         Some(Endpoint {
             address: (address, port).into(),
-            ready,
-            serving: conditions.serving.unwrap_or(ready),
-            terminating: conditions.terminating.unwrap_or(false),
+            // A Service that publishes pods that are not ready, as those of revisions do, says `ready` of all of them.
+            ready: ready && serving && !terminating,
+            serving,
+            terminating,
         })
     };
     object.endpoints.iter().filter_map(one).collect()

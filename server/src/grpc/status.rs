@@ -25,7 +25,7 @@ use crate::{
 
 /// Milliseconds until a client that retries by itself may try again: a queue empties in less.
 const PUSHBACK: &str = "1000";
-/// The same where nothing was begun and another server may have a place: the router asks another pod.
+/// The same where nothing was begun and another server may have a place, or the model: the router asks another pod.
 const AT_ONCE: &str = "0";
 
 /// A request that does not fit.
@@ -35,31 +35,37 @@ pub(super) fn bad(sentence: impl Into<String>) -> Status {
 
 /// No model for a request.
 pub(super) fn not_found(error: &FindError) -> Status {
-    let code = match error {
-        FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => Code::NotFound,
-        FindError::NotReady { .. } | FindError::Failed { .. } => Code::Unavailable,
-    };
-    Status::new(code, error.to_string())
+    let sentence = error.to_string();
+    match error {
+        FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => {
+            Status::new(Code::NotFound, sentence)
+        }
+        FindError::NotReady { .. } => again(Code::Unavailable, sentence, AT_ONCE),
+        FindError::Failed { .. } => Status::new(Code::Unavailable, sentence),
+    }
 }
 
 /// No place for a request.
 pub(super) fn crowded(crowded: Crowded) -> Status {
-    exhausted(crowded.to_string(), AT_ONCE)
+    again(Code::ResourceExhausted, crowded.to_string(), AT_ONCE)
 }
 
-fn exhausted(sentence: String, pushback: &'static str) -> Status {
+/// Told with when to try again.
+fn again(code: Code, sentence: String, pushback: &'static str) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(
         "grpc-retry-pushback-ms",
         MetadataValue::from_static(pushback),
     );
-    Status::with_metadata(Code::ResourceExhausted, sentence, metadata)
+    Status::with_metadata(code, sentence, metadata)
 }
 
 /// No outputs for a request.
 pub(super) fn not_run(error: &RunError) -> Status {
     let code = match error {
-        RunError::Busy { .. } => return exhausted(error.to_string(), PUSHBACK),
+        RunError::Busy { .. } => {
+            return again(Code::ResourceExhausted, error.to_string(), PUSHBACK);
+        }
         RunError::Stopping => Code::Unavailable,
         RunError::Deadline => Code::DeadlineExceeded,
         RunError::Refused(_) | RunError::TooManyRows { .. } => Code::InvalidArgument,

@@ -14,7 +14,7 @@ use crate::{
 /// Until a turned-away client should try again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Again {
-    /// At once: nothing was begun, and another server may have a place. The router asks another pod.
+    /// At once: nothing was begun, and another server may have a place, or the model. The router asks another pod.
     AtOnce,
     /// In a second: a queue empties in less.
     #[default]
@@ -104,15 +104,18 @@ impl From<RunError> for ApiError {
 
 impl From<FindError> for ApiError {
     fn from(error: FindError) -> Self {
-        let code = match error {
+        let message = error.to_string();
+        match error {
             FindError::UnknownModel { .. } | FindError::UnknownVersion { .. } => {
-                StatusCode::NOT_FOUND
+                Self::new(StatusCode::NOT_FOUND, message)
             }
-            FindError::NotReady { .. } | FindError::Failed { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-        };
-        Self::new(code, error.to_string())
+            // A server that starts anew says so before the routers know: another one has the model.
+            FindError::NotReady { .. } => Self {
+                again: Again::AtOnce,
+                ..Self::unavailable(message)
+            },
+            FindError::Failed { .. } => Self::unavailable(message),
+        }
     }
 }
 

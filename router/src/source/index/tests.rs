@@ -34,6 +34,25 @@ fn slice(name: &str, revision: &str, endpoints: &[(&str, bool)]) -> EndpointSlic
     .unwrap()
 }
 
+#[test]
+fn a_pod_that_is_not_ready_is_none_although_its_service_publishes_it() {
+    let conditions = |ready: bool, serving: bool, terminating: bool| {
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {}, "addressType": "IPv4", "ports": [{"port": 8080}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions":
+                {"ready": ready, "serving": serving, "terminating": terminating}}],
+        }))
+        .unwrap();
+        let one = endpoints(&slice)[0];
+        (one.ready, one.serving, one.terminating)
+    };
+    // As Kubernetes says it with publishNotReadyAddresses: starting, ready, ending and still serving, ending.
+    assert_eq!(conditions(true, false, false), (false, false, false));
+    assert_eq!(conditions(true, true, false), (true, true, false));
+    assert_eq!(conditions(true, true, true), (false, true, true));
+    assert_eq!(conditions(true, false, true), (false, false, true));
+}
+
 fn weights_and_pods(index: &Index) -> Vec<(u8, Vec<String>)> {
     let service = index.entry(&cats(), &Settings::default()).unwrap();
     let pods = |revision: &Revision| {
