@@ -289,10 +289,14 @@ fn at_once() -> usize {
     asked.map_or(8, |text| text.parse().expect("a whole number"))
 }
 
-/// Lines of `a` that are not in `b`.
-fn lines<'a>(a: &'a str, b: &str) -> Vec<&'a str> {
-    let b: BTreeSet<&str> = b.lines().collect();
-    a.lines().filter(|line| !b.contains(line)).collect()
+/// Lines that `a` has oftener than `b`, and how often.
+fn lines<'a>(a: &'a str, b: &str) -> Vec<(usize, &'a str)> {
+    let of = |text: &str, line: &str| text.lines().filter(|one| *one == line).count();
+    let all: BTreeSet<&str> = a.lines().collect();
+    let oftener = all
+        .into_iter()
+        .map(|line| (of(a, line).saturating_sub(of(b, line)), line));
+    oftener.filter(|(more, _)| *more > 0).collect()
 }
 
 fn whatever_happens(story: Story, few: usize) {
