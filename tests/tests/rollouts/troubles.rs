@@ -121,6 +121,14 @@ async fn troubled(w: Arc<World>, story: Story, trouble: Trouble) -> Run {
     let started = Instant::now();
     let mut play = Play::start(&w).await;
     let old = play.first(story.spec("a")).await;
+    // Pods that end before they were asked are told of with less, and who asks them first is a matter of chance.
+    w.until_service("the old pods were asked", "m", |service| {
+        let status = service.status.iter();
+        status
+            .flat_map(|status| &status.revisions)
+            .all(|revision| revision.model.is_some())
+    })
+    .await;
     play.kill().await;
     let past = version(&w).await;
     if story == Story::TakenBack {
@@ -367,7 +375,6 @@ fn whatever_happens_to_a_request_blue_green_ends_the_same() {
 }
 
 #[test]
-#[ignore = "with Behind(9) the end differs from the undisturbed one in a line that is not understood yet"]
 fn whatever_happens_to_a_request_recreate_ends_the_same() {
     whatever_happens(Story::Recreate, 1);
 }
