@@ -23,7 +23,7 @@ use axum::{
 use futures::{StreamExt, future::join_all, stream};
 use http::Request;
 use ortolan_stats::{Frame, Outcome};
-use support::{Client, Router, eventually, list};
+use support::{Client, Router, eventually, list, nobody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -475,12 +475,7 @@ async fn what_cannot_be_compared_is_not_copied() {
 #[tokio::test]
 async fn a_candidate_that_cannot_be_reached_is_no_evidence() {
     let (_, first) = Model::default().serve().await;
-    let gone = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let router = Router::start(&cats(first, gone, 100, ""), &OPTIONS);
+    let router = Router::start(&cats(first, nobody(), 100, ""), &OPTIONS);
     ask(&router, 5).await;
     until_compared(&router, [(5, 0), (0, 0)]).await;
     let failed = of("cats-2", ",outcome=\"failed\"");

@@ -14,12 +14,15 @@ use std::{
     time::Duration,
 };
 
-use support::{Pod, Router, cats, eventually};
+use support::{Pod, Router, cats};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tonic::{Status, metadata::MetadataMap, service::interceptor::InterceptedService};
+use tonic::{
+    Status, metadata::MetadataMap, service::interceptor::InterceptedService,
+    transport::server::TcpIncoming,
+};
 use tonic_health::{
     ServingStatus,
     pb::{HealthCheckRequest, health_client::HealthClient},
@@ -113,9 +116,8 @@ async fn where_no_pod_has_a_place_the_client_reads_why_whether_its_body_was_kept
 
 /// A pod of gRPC, which has a place or says as ortolan-server does that it has none.
 async fn grpc(is_full: bool) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    drop(listener);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
         .set_service_status("cats", ServingStatus::Serving)
@@ -132,12 +134,8 @@ async fn grpc(is_full: bool) -> SocketAddr {
     tokio::spawn(
         tonic::transport::Server::builder()
             .add_service(health)
-            .serve(address),
+            .serve_with_incoming(TcpIncoming::from(listener)),
     );
-    eventually("the pod listens", || async {
-        TcpStream::connect(address).await.is_ok()
-    })
-    .await;
     address
 }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use support::{Client, Pod, Router, cats, list};
+use support::{Client, Pod, Router, cats, kept_port, list, nobody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -66,15 +66,6 @@ async fn dying(dies: Dies) -> (SocketAddr, Arc<AtomicUsize>) {
     (address, hits)
 }
 
-/// A port that nobody listens on.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-}
-
 async fn ask(router: &Router, requests: usize, body: usize) -> Vec<u16> {
     let workers = (0..4).map(|_| async {
         let mut client = Client::new(router.http, "cats.demo");
@@ -97,7 +88,7 @@ const EJECTIONS: &str = r#"ortolan_router_ejections_total{namespace="demo",servi
 #[tokio::test]
 async fn a_request_whose_pod_takes_no_connection_goes_to_another_one() {
     let good = Pod::start("good").await;
-    let state = cats(&[("cats-1", 100, &[good.address, nobody().await])], "");
+    let state = cats(&[("cats-1", 100, &[good.address, nobody()])], "");
     let router = Router::start(&state, &[]);
     let codes = ask(&router, 200, 10).await;
     assert!(codes.iter().all(|code| *code == 200), "{codes:?}");
@@ -131,7 +122,8 @@ async fn closing() -> (SocketAddr, tokio::task::JoinHandle<()>) {
 async fn a_request_that_one_pod_failed_goes_to_one_that_is_left_out_rather_than_there_again() {
     for balancing in ["LeastRequest", "RoundRobin"] {
         let (killed, serving) = closing().await;
-        let restarted = nobody().await;
+        let port = kept_port();
+        let restarted = port.local_addr().unwrap();
         let state = cats(
             &[("cats-1", 100, &[killed, restarted])],
             &format!("balancing: {{kind: {balancing}}}"),
@@ -142,8 +134,7 @@ async fn a_request_that_one_pod_failed_goes_to_one_that_is_left_out_rather_than_
             assert_eq!(client.get("/v2").await.unwrap().code, 200);
         }
         // It is back, and still left out when the other one is killed.
-        let listener = TcpListener::bind(restarted).await.unwrap();
-        let back = Pod::listening("back", listener);
+        let back = Pod::listening("back", port.listen(64).unwrap());
         serving.abort();
         for _ in 0..20 {
             let answer = client.get("/v2").await.unwrap();
@@ -291,7 +282,7 @@ async fn a_connection_that_still_waits_for_a_body_is_not_given_to_the_next_reque
 
 #[tokio::test]
 async fn retries_have_a_budget() {
-    let address = nobody().await;
+    let address = nobody();
     let router = Router::start(&cats(&[("cats-1", 100, &[address])], "retries: 5"), &[]);
     let workers = (0..50).map(|_| async {
         let mut client = Client::new(router.http, "cats.demo");

@@ -15,7 +15,7 @@ use futures::future::join_all;
 use http::Request;
 use ortolan_stats::{Frame, Outcome, Service};
 use serde_json::json;
-use support::{Client, Pod, Router, eventually};
+use support::{Client, Pod, Router, eventually, nobody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -102,11 +102,6 @@ fn all(service: &Service) -> u64 {
     outcomes.map(|outcome| outcome.requests).sum()
 }
 
-async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn the_first_answers_of_a_pod_that_came_while_the_router_runs_have_no_time() {
     let (a, b) = (Pod::start("a").await, Pod::start("b").await);
@@ -138,7 +133,7 @@ async fn the_first_answers_of_a_pod_that_came_while_the_router_runs_have_no_time
 async fn requests_are_counted_by_the_weights_and_one_that_another_pod_mended_is_not_bad() {
     let (a, b) = (Pod::start("a").await, Pod::start("b").await);
     let good = [a.address];
-    let half = [b.address, nobody().await];
+    let half = [b.address, nobody()];
     let state = cats(3, &[("cats-1", 75, &good), ("cats-2", 25, &half)], "");
     let router = Router::start(&state, &OPTIONS);
     let mut told = Told::by(&router).await;
@@ -172,7 +167,7 @@ async fn requests_are_counted_by_the_weights_and_one_that_another_pod_mended_is_
 #[tokio::test]
 async fn what_the_router_answers_for_its_pods_is_bad() {
     let a = Pod::start("a").await;
-    let dead = [nobody().await];
+    let dead = [nobody()];
     let routing = "timeout: 100ms, retries: 0, holdTimeout: 200ms";
     let state = cats(1, &[("cats-1", 100, &[a.address])], routing);
     let router = Router::start(&state, &OPTIONS);

@@ -270,7 +270,11 @@ async fn why_a_stream_ended_is_said() {
     });
     let (why, count) = broke(silent.await, None).await;
     assert_eq!((why.as_str(), count), ("nothing came for 5 s", 2));
-    let nobody = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    // Nobody listens on it, and nobody else gets it.
+    let kept = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let bound = kept.bind(SocketAddr::from(([127, 0, 0, 1], 0)));
+    bound.expect("a port");
+    let nobody = kept.local_addr().expect("an address");
     let (why, _) = broke(nobody, None).await;
     assert!(why.starts_with("cannot connect: "), "{why}");
 }

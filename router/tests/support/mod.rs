@@ -28,7 +28,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// A router that dies with the test.
 pub struct Router {
@@ -391,6 +391,22 @@ struct About {
     hits: Arc<AtomicUsize>,
     now: Arc<AtomicUsize>,
     peak: Arc<AtomicUsize>,
+}
+
+/// A port that nobody listens on yet, and that nobody else gets: one that was let go may be the next one's, even that of
+/// the router that asks it.
+pub fn kept_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket
+}
+
+/// An address that nobody listens on while this test program runs.
+pub fn nobody() -> SocketAddr {
+    let socket = kept_port();
+    let address = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 impl Pod {

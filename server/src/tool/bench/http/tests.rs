@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::*;
 
@@ -126,12 +126,10 @@ async fn an_answer_that_breaks_off_is_none() {
         let answer = connection.exchange(b"GET / HTTP/1.1\r\n\r\n", |_| 9).await;
         assert_eq!(answer.unwrap_err(), broken, "{pieces:?}");
     }
-    let nobody = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let answer = Connection::new(nobody)
+    // Nobody listens on it, and nobody else gets it.
+    let kept = TcpSocket::new_v4().unwrap();
+    kept.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let answer = Connection::new(kept.local_addr().unwrap())
         .exchange(b"GET / HTTP/1.1\r\n\r\n", |_| 9)
         .await;
     assert_eq!(answer.unwrap_err(), Broken::Refused);
