@@ -192,11 +192,12 @@ fn examples_of_answers_that_differ_are_kept_in_a_config_map_and_written_now_and_
         let mark = audit::mark();
         assert_eq!(play.change(wrong).await, new);
         let failed = play.until_failed(&new, &old).await;
+        assert_eq!(play.shares(&new), [0], "copies, and no request");
         let evidence = rollout(&failed).evidence.expect("evidence");
         assert_eq!(evidence.examples.as_deref(), Some("m-examples"));
         let map = w
-            .until_object::<ConfigMap>("five examples", "m-examples", |map| {
-                lines(map) == ortolan_stats::EXAMPLES
+            .until_object::<ConfigMap>("the first examples", "m-examples", |map| {
+                lines(map) >= ortolan_stats::EXAMPLES
             })
             .await;
         let data = map.data.clone().unwrap_or_default();
@@ -218,10 +219,7 @@ fn examples_of_answers_that_differ_are_kept_in_a_config_map_and_written_now_and_
             request.verb == "patch" && request.uri.contains("configmaps/m-examples")
         });
         let writes = writes.count();
-        assert!(
-            (1..=2).contains(&writes),
-            "{writes} writes of five examples"
-        );
+        assert!((1..=2).contains(&writes), "{writes} writes of examples");
 
         // The next rollout takes them away.
         let mut right = short("c");

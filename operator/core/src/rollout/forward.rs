@@ -2,7 +2,7 @@
 
 use super::{
     capacity::needed,
-    evidence::Evidence,
+    evidence::{Evidence, guard},
     observed::{Golden, Signature},
     policy::{Approval, CanaryStep, OnInconclusive, Split, Strategy, Weight},
     state::{Failure, Kept, Pause, Phase, PromotionStage, Stage, Then},
@@ -123,10 +123,12 @@ impl Turn<'_> {
             .evidence
             .as_ref()
             .map_or(0, Evidence::compared_in_step);
-        if self.policy.shadow.is_none() || compared >= self.policy.analysis.min_requests {
+        // Copies cost no user anything: as many as the hard guard needs, however few requests a step asks for.
+        let needed = self.policy.analysis.min_requests.max(guard::BAD);
+        if self.policy.shadow.is_none() || compared >= needed {
             self.state.pause = None;
             self.begin_step(0);
-        } else if self.inconclusive() {
+        } else if self.inconclusive(needed) {
             self.begin_step(0);
         }
     }
@@ -210,7 +212,7 @@ impl Turn<'_> {
     /// Raises the weight when there are pods for it, never in the look in which the stage began.
     fn pre_scale(&mut self, weight: Weight, next: Phase) {
         if self.asleep() {
-            if self.inconclusive() {
+            if self.inconclusive(self.policy.analysis.min_requests) {
                 self.promote();
             }
             return;
@@ -249,23 +251,23 @@ impl Turn<'_> {
             .evidence
             .as_ref()
             .map_or(0, Evidence::requests_in_step);
-        let enough = seen >= self.policy.analysis.min_requests && self.observed.complete;
+        let needed = self.policy.analysis.min_requests;
+        let enough = seen >= needed && self.observed.complete;
         if enough {
             self.state.pause = None;
             self.begin_step(index + 1);
-        } else if self.inconclusive() {
+        } else if self.inconclusive(needed) {
             self.begin_step(index + 1);
         }
     }
 
-    /// Waits for requests until the deadline, then does what the policy says; whether to go on.
-    fn inconclusive(&mut self) -> bool {
+    /// Waits for so many requests until the deadline, then does what the policy says; whether to go on.
+    fn inconclusive(&mut self, needed: u64) -> bool {
         if self.state.pause.is_some() || self.waited() < self.policy.analysis.deadline {
             return false;
         }
         let message = format!(
-            "Fewer than {} requests in {} s: too few to judge by",
-            self.policy.analysis.min_requests,
+            "Fewer than {needed} requests in {} s: too few to judge by",
             self.policy.analysis.deadline.as_secs()
         );
         match self.policy.analysis.on_inconclusive {

@@ -219,6 +219,19 @@ fn answers_are_compared_before_the_candidate_gets_requests_of_its_own() {
 }
 
 #[test]
+fn a_hopeless_candidate_is_seen_in_copies_however_few_requests_a_step_needs() {
+    let mut world = canary();
+    world.policy.shadow = Some(10);
+    world.policy.analysis.min_requests = 20;
+    world.policy.analysis.signals.insert(Signal::Disagreement);
+    world.pairs = (20, 20);
+    world.want("m-2");
+    world.until(|w| failed(w).is_some());
+    assert_eq!(failed(&world).as_deref(), Some("CandidateFails"));
+    assert!(world.shares.iter().all(|share| *share == 0));
+}
+
+#[test]
 fn a_candidate_that_answers_otherwise_is_taken_back() {
     for (differ, reason) in [(18, "CandidateFails"), (4, "EvidenceAgainst")] {
         let mut world = compared(differ);
