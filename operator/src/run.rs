@@ -238,8 +238,7 @@ async fn control(
     let (reader, writer) = reflector::store();
     let forgetting = context.clone();
     let (listed, all_listed) = watch::channel(false);
-    let services = watcher(api, watcher::Config::default())
-        .default_backoff()
+    let services = watches::watching(api, watcher::Config::default())
         .modify(|service: &mut Watched| {
             if let Ok(service) = &mut service.0 {
                 service.trim();

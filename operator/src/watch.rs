@@ -1,7 +1,8 @@
 //! The watches: one for each kind, of objects with our label only.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use backon::ExponentialBuilder;
 use futures::{Stream, StreamExt, future};
 use kube::{
     Api, Client, Resource,
@@ -67,7 +68,27 @@ where
 {
     let config =
         watcher::Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::ORTOLAN));
-    watcher(api, config).default_backoff()
+    watching(api, config)
+}
+
+/// A watch that begins again when it breaks off: after 0.8 s, doubled, at most 5 s, as a router's do. kube's own waits
+/// up to a minute after an outage of the API server, and each watch for itself.
+pub fn watching<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    watcher(api, config).backoff(patience())
+}
+
+fn patience() -> watcher::ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times()
+        .into()
 }
 
 /// Keeps an index up to date as long as the stream lasts, and sends the InferenceServices to look at.

@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client,
-    runtime::{WatchStreamExt, watcher, watcher::Event},
+    runtime::{watcher, watcher::Event},
 };
 use ortolan_core::rollout::routers::Routers;
 use tokio::{
@@ -36,7 +36,7 @@ use self::{
     heard::{Came, Heard},
     stream::{Fault, Source},
 };
-use crate::{gate::Gate, index::Key, metrics::Metrics};
+use crate::{gate::Gate, index::Key, metrics::Metrics, watch::watching};
 
 pub mod endpoints;
 pub mod heard;
@@ -105,7 +105,7 @@ fn watch(
 ) -> impl Stream<Item = Event<EndpointSlice>> + Send {
     let api: Api<EndpointSlice> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().labels(&format!("{SERVICE_NAME}={name}"));
-    watcher(api, config).default_backoff().filter_map(|event| async move {
+    watching(api, config).filter_map(|event| async move {
         event
             .inspect_err(|error| {
                 tracing::warn!(%error, "the watch of the routers' EndpointSlices broke off and starts again; what was seen last holds");

@@ -6,13 +6,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
+use backon::ExponentialBuilder;
 use futures::{FutureExt, Stream, StreamExt, stream::select};
 use http::{HeaderValue, header::USER_AGENT};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{
     Api, Client, Config, Resource,
     core::NamespaceResourceScope,
-    runtime::{WatchStreamExt, utils::Backoff, watcher, watcher::Event},
+    runtime::{WatchStreamExt, watcher, watcher::Event},
 };
 use ortolan_crds::names;
 use serde::de::DeserializeOwned;
@@ -116,28 +117,14 @@ pub fn watch_with(
     Ok(())
 }
 
-/// Between two tries of a watch: 0.8 s, doubled, at most [`LONGEST`]. kube's own waits up to a minute after an outage of the API server, and
+/// Between two tries of a watch: 0.8 s, doubled, at most 5 s. kube's own waits up to a minute after an outage of the API server, and
 /// each watch for itself: a router that knows of a revision's weight and not of its pods lets requests wait.
-#[derive(Default)]
-struct Patience(u32);
-
-const SHORTEST: Duration = Duration::from_millis(800);
-const LONGEST: Duration = Duration::from_secs(5);
-
-impl Iterator for Patience {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let delay = SHORTEST.saturating_mul(2_u32.saturating_pow(self.0));
-        self.0 = self.0.saturating_add(1);
-        Some(delay.min(LONGEST))
-    }
-}
-
-impl Backoff for Patience {
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
+fn patience() -> watcher::ExponentialBackoff {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(800))
+        .with_max_delay(Duration::from_secs(5))
+        .without_max_times()
+        .into()
 }
 
 fn events<K>(
@@ -157,7 +144,7 @@ where
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    watcher(api, config).backoff(Patience::default()).filter_map(|event| async move {
+    watcher(api, config).backoff(patience()).filter_map(|event| async move {
         event
             .inspect_err(|error| {
                 tracing::warn!(%error, kind = %K::kind(&()), "a watch broke off and starts again; what was seen last holds");
@@ -305,11 +292,9 @@ mod tests {
 
     #[test]
     fn a_watch_is_tried_again_within_five_seconds_however_often_it_failed() {
-        let mut patience = Patience::default();
+        let mut patience = patience();
         let seconds: Vec<f32> = patience.by_ref().take(5).map(|d| d.as_secs_f32()).collect();
         assert_eq!(seconds, [0.8, 1.6, 3.2, 5.0, 5.0]);
-        assert_eq!(patience.nth(100), Some(LONGEST));
-        patience.reset();
-        assert_eq!(patience.next(), Some(SHORTEST));
+        assert_eq!(patience.nth(100), Some(Duration::from_secs(5)));
     }
 }
