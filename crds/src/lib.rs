@@ -45,7 +45,7 @@ pub use routing::{
     Balancing, BalancingKind, RevisionHeader, Routing, Session, SessionKey, WrongRouting,
 };
 pub use server::{Accelerator, Batching, Fallback, Provider, Resources, Server, Sessions, Warmup};
-pub use service::{InferenceService, InferenceServiceSpec, Scaling};
+pub use service::{InferenceService, InferenceServiceSpec, Scaler, Scaling};
 pub use shadow::{Compare, CompareKind, ComparedStatus, Shadow, ShadowStatus};
 pub use status::{
     Addresses, ColdStart, InferenceServiceStatus, LastFailure, ModelStatus, ProviderStatus,

@@ -18,6 +18,11 @@ use crate::{Model, Pod, Rollout, Routing, Server, status::InferenceServiceStatus
     category = "ortolan",
     namespaced,
     status = "InferenceServiceStatus",
+    scale(
+        spec_replicas_path = ".spec.scaling.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     derive = "PartialEq",
     derive = "Default",
     doc = "An InferenceService serves one ONNX model: a Deployment of Ortolan's server for each revision of it, and a Service in front of the one that is ready.",
@@ -76,14 +81,39 @@ pub struct InferenceServiceSpec {
 /// How many replicas.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.replicas) || (has(self.scaler) && self.scaler == 'External')")
+        .message("replicas is what others write through /scale, and with it scaler: External is needed: write that, or minReplicas instead of replicas"),
+    validation = Rule::new("!has(self.replicas) || !has(self.minReplicas) || self.replicas >= self.minReplicas")
+        .message("replicas is below minReplicas: scale to minReplicas or more, or write a smaller minReplicas"),
+)]
 pub struct Scaling {
-    /// How many pods serve; 1 when absent. To stop them all write `suspend: true`.
+    /// How many pods serve; 1 when absent. With `scaler: External` how many do until somebody scales, and the fewest that may be asked for.
+    /// To stop them all write `suspend: true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[x_kube(
         validation = Rule::new("self >= 1 && self <= 1000")
             .message("write a number from 1 to 1000; to stop all pods write suspend: true"),
     )]
     pub min_replicas: Option<i32>,
+    /// Who scales. Nobody when absent: `minReplicas` pods serve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaler: Option<Scaler>,
+    /// Only with `scaler: External`: how many pods serve, written through `/scale`; `minReplicas` until somebody has. Leave it out of Git.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(
+        validation = Rule::new("self >= 1 && self <= 1000")
+            .message("scale to a number from 1 to 1000; to stop all pods write suspend: true"),
+    )]
+    pub replicas: Option<i32>,
+}
+
+/// Who scales. Nobody when absent: `minReplicas` pods serve. `External`: a HorizontalPodAutoscaler, KEDA or a person,
+/// through `/scale` of the InferenceService.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Scaler {
+    /// Whoever writes `/scale` of the InferenceService.
+    External,
 }
 
 impl InferenceServiceSpec {
@@ -93,10 +123,15 @@ impl InferenceServiceSpec {
         if self.suspended() {
             return 0;
         }
-        self.scaling
-            .as_ref()
-            .and_then(|scaling| scaling.min_replicas)
-            .unwrap_or(1)
+        let scaling = self.scaling.as_ref();
+        let written = scaling.and_then(|scaling| scaling.replicas.or(scaling.min_replicas));
+        written.unwrap_or(1)
+    }
+
+    /// Who says how many pods serve, if it is not the spec alone.
+    #[must_use]
+    pub fn scaler(&self) -> Option<Scaler> {
+        self.scaling.as_ref()?.scaler
     }
 
     /// Whether the user stopped the service.

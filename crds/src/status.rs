@@ -46,6 +46,9 @@ pub struct InferenceServiceStatus {
     /// Ready pods of the revision that serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<i32>,
+    /// With `scaling.scaler: External`: the labels of the pods, for who scales by what they use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
 }
 
 /// `host:port` for each protocol.

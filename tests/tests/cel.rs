@@ -61,6 +61,10 @@ fn part(part: &str, key: &str, value: Value) -> Value {
     json!({"model": {"uri": "https://a/m.onnx"}, part: {key: value}})
 }
 
+fn scaling(scaling: Value) -> Value {
+    json!({"model": {"uri": "https://a/m.onnx"}, "scaling": scaling})
+}
+
 fn gpu(under: Value) -> Value {
     part("server", "accelerator", under)
 }
@@ -91,6 +95,28 @@ fn rules() -> Vec<Rule> {
             "write a number from 1 to 1000; to stop all pods write suspend: true",
             [0, -1, 1001].map(|n| part("scaling", "minReplicas", json!(n))),
             [1, 1000].map(|n| part("scaling", "minReplicas", json!(n))),
+        ),
+        rule(
+            "spec.scaling",
+            "replicas is what others write through /scale, and with it scaler: External is needed: write that, or minReplicas instead of replicas",
+            [scaling(json!({"replicas": 2}))],
+            [
+                scaling(json!({"replicas": 2, "scaler": "External"})),
+                scaling(json!({"scaler": "External"})),
+            ],
+        ),
+        rule(
+            "spec.scaling",
+            "replicas is below minReplicas: scale to minReplicas or more, or write a smaller minReplicas",
+            [scaling(json!({"replicas": 2, "minReplicas": 3, "scaler": "External"}))],
+            [scaling(json!({"replicas": 3, "minReplicas": 3, "scaler": "External"}))],
+        ),
+        rule(
+            "spec.scaling.replicas",
+            "scale to a number from 1 to 1000; to stop all pods write suspend: true",
+            // Below 0 Kubernetes has a sentence of its own.
+            [0, 1001].map(|n| scaling(json!({"replicas": n, "scaler": "External"}))),
+            [1, 1000].map(|n| scaling(json!({"replicas": n, "scaler": "External"}))),
         ),
     ]);
     rules

@@ -14,5 +14,6 @@ mod lifecycle;
 mod requests;
 mod rollouts;
 mod router;
+mod scaling;
 mod stats_reader;
 mod upgrade;

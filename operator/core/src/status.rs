@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use ortolan_crds::{
     InferenceServiceStatus, LastFailure, RevisionPhase, RevisionStatus, RolloutStatus, Traffic,
+    names,
 };
 
 use crate::{
@@ -159,7 +160,14 @@ fn judged(
                 .sum(),
         ),
         ready_replicas: Some(serving.ready),
+        selector: selector(observed),
     }
+}
+
+/// The labels of all its pods, where somebody scales by what they use.
+fn selector(observed: &Observed) -> Option<String> {
+    observed.service.spec.scaler()?;
+    Some(format!("{}={}", names::SERVICE, observed.name()))
 }
 
 /// Whether `after` says something that people or tools act on, and not only other numbers: another verdict, reason

@@ -21,6 +21,7 @@ mod outage;
 mod repository;
 mod rollout;
 mod router;
+mod scaling;
 mod sources;
 mod storage;
 mod texts;

@@ -1,7 +1,7 @@
 //! The writes of a plan: what is missing, what differs, what is left over.
 
 use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use ortolan_crds::names;
+use ortolan_crds::{Scaler, names};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -165,10 +165,14 @@ impl Planner<'_> {
         if let Some(has) = has.filter(|has| *has != replicas) {
             let foreign = live.and_then(|d| foreign_scaler(&d.metadata));
             self.notices.push(match foreign {
-                Some(who) => Notice::warning(
-                    "ScaleReverted",
-                    format!("{who} scaled Deployment {name} to {has}; set back to {replicas}: write scaling.minReplicas of the InferenceService"),
-                ),
+                Some(who) => {
+                    let instead = match self.observed.service.spec.scaler() {
+                        Some(Scaler::External) => "scale the InferenceService instead",
+                        None => "write scaling.minReplicas of the InferenceService, or scaling.scaler: External and scale that",
+                    };
+                    let message = format!("{who} scaled Deployment {name} to {has}; set back to {replicas}: {instead}");
+                    Notice::warning("ScaleReverted", message)
+                }
                 None => Notice::normal("Scaled", format!("revision {name}: {has} → {replicas} pods")),
             });
         }
